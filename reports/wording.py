@@ -21,7 +21,7 @@ def measure_title(name: str) -> str:
 
 
 def measure_unit(name: str) -> str:
-    """Return a measure's unit, or "" if there is none."""
+    """Return a measure's unit; "" without one."""
     return _REGISTERED[name].unit if name in _REGISTERED else ""
 
 
@@ -39,7 +39,7 @@ def cost_title(name: str) -> str:
 
 
 def with_unit(title: str, unit: str) -> str:
-    """Return an axis label or column head."""
+    """Return a title with its unit in brackets, if it has one."""
     return f"{title} ({unit})" if unit else title
 
 
@@ -67,7 +67,7 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Return a p value, or that it is below 0.001."""
+    """Return a p value as text, ``< 0.001`` if it is smaller."""
     return MISSING if p is None else "< 0.001" if p < 0.001 else fixed(p, 3)
 
 

@@ -1,4 +1,4 @@
 """The pages of ``dsmi-zoo validate``: rules declared beforehand, verdicts, figures.
 
-May import every other room of the reports, and `pipeline.studies`.
+May import every other package of the reports, and `pipeline.studies`.
 """

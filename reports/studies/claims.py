@@ -33,25 +33,25 @@ class Claim:
 
 
 def above(claim: str, values: Values, threshold: float, what: str) -> Claim:
-    """Decide a claim that a number is above ``threshold``."""
+    """Decide the claim that a number is above ``threshold``."""
     rule = f"the 95% interval over seeds is above {threshold:g}"
     return _decided(claim, values, threshold, (threshold, np.inf), what, rule)
 
 
 def below(claim: str, values: Values, threshold: float, what: str) -> Claim:
-    """Decide a claim that a number is below ``threshold``."""
+    """Decide the claim that a number is below ``threshold``."""
     rule = f"the 95% interval over seeds is below {threshold:g}"
     return _decided(claim, values, threshold, (-np.inf, threshold), what, rule)
 
 
 def flat(claim: str, values: Values, margin: float, what: str) -> Claim:
-    """Decide a claim that a number is within ``margin`` of 0; p tests whether it is 0."""
+    """Decide the claim that a number is within ``margin`` of 0; p tests whether it is 0."""
     rule = f"the 95% interval over seeds is within {margin:g} of 0"
     return _decided(claim, values, 0.0, (-margin, margin), what, rule)
 
 
 def different(claim: str, a: Values, b: Values, margin: float, what: str) -> Claim:
-    """Decide a claim that two sets of seeds differ: it holds if Welch's interval of the difference excludes 0.
+    """Decide the claim that two sets of seeds differ: it holds if Welch's interval of the difference excludes 0.
 
     It does not hold if that interval is within ``margin`` of 0.
     """
@@ -84,7 +84,7 @@ def undecided(
 def _decided(
     claim: str, values: Values, null: float, inside: tuple[float, float], what: str, rule: str
 ) -> Claim:
-    """Decide a claim that a number is ``inside`` two bounds; p tests whether it is ``null``."""
+    """Decide the claim that a number is ``inside`` two bounds; p tests whether it is ``null``."""
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     seeds = len(values)
@@ -93,7 +93,7 @@ def _decided(
     mean = float(values.mean())
     is_enough = True
     if np.ptp(values) < ALIKE:
-        # T is undefined; the p value of the sign test halves with every seed.
+        # Student's t is undefined; the p value of the sign test halves with every seed.
         sign_test = 2.0 ** (1 - seeds)
         ci, p = (mean, mean), (1.0 if abs(mean - null) < ALIKE else sign_test)
         is_enough = sign_test < 1 - LEVEL

@@ -26,12 +26,12 @@ RIVALS = (
 )  # fmt: skip
 STATIC = "source_top1"
 CORRELATES = 0.4  # half of what the sources report
-SUFFICES = 0.1  # of Fisher's z: 0.05 of rho, near 0.7
+SUFFICES = 0.1  # in Fisher's z: 0.05 in rho, for a rho near 0.7
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A quantity of a claim: its value in all networks, and in every resample of architectures, [b]."""
+    """A quantity of a claim: its value over all networks, and in every resample of architectures, [b]."""
 
     name: str
     value: float
@@ -89,11 +89,11 @@ def decide(
     Parameters
     ----------
     bound
-        In the units of ``shown``.
+        The bound, on the scale of ``shown``.
     above
-        Whether beyond is above the bound.
+        Whether "beyond" means above the bound.
     shown
-        Takes quantities to the scale on which they are reported; increasing.
+        Increasing function that converts quantities to the scale on which they are reported.
     """
     t = float(stats.t(architectures - 1).ppf(0.5 + LEVEL / 2))
     quantile = max(t, simultaneous_quantile([e.drawn - e.value for e in estimates]))
@@ -224,14 +224,14 @@ def _rankme(
 
 
 def _known(scores: Sequence[str], asked: Sequence[Setting]) -> tuple[list[str], list[str]]:
-    """Return the scores with values for all networks of these settings, and those with some."""
+    """Return the scores with values for all networks of these settings, and those with values for only some."""
     there = [score for score in scores if any(setting.has(score) for setting in asked)]
     known = [score for score in there if all(setting.knows(score) for setting in asked)]
     return known, [score for score in there if score not in known]
 
 
 def _difference(asked: Sequence[Setting], score: str, from_: str, name: str) -> Estimate:
-    """Return the mean over settings of z of a score less z of another; resamples are the same in all settings."""
+    """Return the mean over settings of z of a score minus z of another; resamples are the same in all settings."""
     values, draws = [], []
     for setting in asked:
         (z, drawn), (other_z, other_drawn) = (
@@ -243,7 +243,7 @@ def _difference(asked: Sequence[Setting], score: str, from_: str, name: str) -> 
 
 
 def _within_budgets(setting: Setting, score: str) -> tuple[float, Array]:
-    """Return the mean over training budgets of the score's rho among the architectures, also in every resample."""
+    """Return the mean over training budgets of the score's rho among architectures, overall and in every resample."""
     rows = pd.concat(setting.of_seeds)
     found = [
         Setting(setting.name, part, len(setting.resamples.counts)).correlations(score)
@@ -254,7 +254,7 @@ def _within_budgets(setting: Setting, score: str) -> tuple[float, Array]:
 
 
 def _within_architectures(setting: Setting, score: str) -> tuple[float, Array]:
-    """Return the mean over architectures of the score's rho among their budgets, also in every resample."""
+    """Return the mean over architectures of the score's rho among their budgets, overall and in every resample."""
     unit, of_seeds = setting.resamples.unit, []
     for x, y in zip(setting.columns(score), setting.targets, strict=True):
         members = [np.flatnonzero(unit == number) for number in range(setting.architectures)]
@@ -272,7 +272,7 @@ def _rho(x: Array, y: Array) -> float:
 
 
 def replications_section(found: Sequence[Replication]) -> Section:
-    """Return the section of ``validate``'s page."""
+    """Return the section on claims of others for ``validate``'s page."""
     seeds = counted(max(of.claim.seeds for of in found), "seed")
     answers: list[list[AnyCell]] = []
     details: list[list[AnyCell]] = []

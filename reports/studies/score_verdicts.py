@@ -1,4 +1,4 @@
-"""Which score predicts best, over several zoos and seeds: the statistics declared in docs/score-study.md, as a page."""
+"""The study of scores over several zoos and seeds: the statistics declared in docs/score-study.md, and their page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def counts(self) -> bool:
-        """Whether the candidate was not chosen on this setting."""
+        """Whether the verdict counts, because the candidate was not chosen on this setting."""
         return self.setting not in CHOSEN_ON.get(self.candidate, ())
 
 
@@ -133,7 +133,7 @@ class Setting:
         self.targets = [values(part, "target") for part in self.of_seeds]
 
     def columns(self, score: str) -> list[Array]:
-        """Return a score of the networks of each seed, signed so that more is better."""
+        """Return a score's values for the networks of each seed, signed so that more is better."""
         return [sign_of(score) * values(part, score) for part in self.of_seeds]
 
     def knows(self, score: str) -> bool:
@@ -142,7 +142,7 @@ class Setting:
         return all(np.isfinite(column).all() and np.ptp(column) > 0 for column in columns)
 
     def correlations(self, score: str) -> tuple[float, Array]:
-        """Return the mean over seeds of Spearman's rho, and the same in every resample, [b]."""
+        """Return the mean over seeds of Spearman's rho, overall and in every resample, [b]."""
         pairs = list(zip(self.columns(score), self.targets, strict=True))
         value = np.mean([stats.spearmanr(x, y).statistic for x, y in pairs])
         drawn = np.nanmean([self.resamples.spearman(x, y) for x, y in pairs], axis=0)
@@ -153,7 +153,7 @@ class Setting:
         return any(np.isfinite(column).any() for column in self.columns(score))
 
     def partial(self, score: str, given: Sequence[str]) -> tuple[float, Array]:
-        """Return the same as `correlations`, given the ranks of other scores."""
+        """Return the partial correlation given the ranks of other scores, in the form of `correlations`."""
         rhos, drawn = [], []
         given_of_seeds = zip(*(self.columns(other) for other in given), strict=True)
         for x, y, others in zip(self.columns(score), self.targets, given_of_seeds, strict=True):
@@ -298,7 +298,7 @@ TITLES = {
 
 
 def score_study_section(result: ScoreStudyResult) -> Section:
-    """Return the section of ``validate``'s page."""
+    """Return the section on scores for ``validate``'s page."""
     words = prose(
         "scores",
         answer=" ".join(answer(result)),

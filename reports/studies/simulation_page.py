@@ -13,7 +13,7 @@ from .claims import Claim, above, below
 
 KEPT, LOST = 0.9, 0.5  # Kendall's tau with the known order: kept above, lost below
 GONE, HALVED = 0.1, 0.5  # a value as a share of the truth, or of its value in few dimensions
-MANY = 50  # dimensions from which the paper sees the other estimators fall
+MANY = 50  # dimensions from which on the other estimators fall, according to the paper
 TITLES = {
     "tree": "trees by branches",
     "blobs": "blobs by clusters",
@@ -85,7 +85,7 @@ def claims_of(rows: pd.DataFrame) -> list[Claim]:
 
 
 def section(rows: pd.DataFrame) -> Section:
-    """Return the curves, and a table of order, drift and time."""
+    """Return the section with the curves, and a table of order, drift and time."""
     tau = orders(rows)
     noises = sorted(rows["noise"].unique())
     noise = noises[len(noises) // 2]
@@ -178,10 +178,10 @@ def _estimator_rows(rows: pd.DataFrame, tau: pd.DataFrame) -> list[list[AnyCell]
 
 
 def drift(part: pd.DataFrame) -> Mapping[str, float]:
-    """Return how far one measure of one kind of data moves with ``noise`` and with ``d``, where it should not.
+    """Return the drift of one measure on one kind of data with ``noise`` and with ``d``, which should not move it.
 
-    The mean distance from the value at the lowest noise (dimension), all else equal, over the measure's range over
-    levels at the lowest noise and dimension; NaN if it has none.
+    Drift is the mean distance from the value at the lowest noise (dimension), all else equal, divided by the measure's
+    range over levels at the lowest noise and dimension; NaN if it has no range.
     """
     in_few_dimensions = part["d"] == part["d"].min()
     with_little_noise = part["noise"] == part["noise"].min()

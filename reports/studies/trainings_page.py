@@ -26,9 +26,9 @@ COLUMNS = ("dse_z", "dsmi_z_y", "dsmi_z_y_null", *CURVES[2:])
 
 
 def rises(rows: pd.DataFrame, measure: str) -> np.ndarray:
-    """Return the rise of a measure over each training, float64 [seeds]: that of a straight line over the checkpoints.
+    """Return the rise of a measure over each training, float64 [seeds], by a straight line through the checkpoints.
 
-    Checkpoints count evenly, although their epochs are closer together at the beginning.
+    Checkpoints count equally, although their epochs are closer together at the beginning.
     """
     slopes = []
     for _, part in rows.sort_values("epoch").groupby("training_seed"):
@@ -73,7 +73,7 @@ def dynamics_claims(runs: Mapping[str, pd.DataFrame]) -> list[Claim]:
 
 
 def dynamics_section(runs: Mapping[str, pd.DataFrame]) -> Section:
-    """Return curves of each data set over epochs, by regime."""
+    """Return the section with the curves of each data set over epochs, by regime."""
     figures = []
     for name, rows in runs.items():
         panels = [_panel(rows, measure, REGIMES) for measure in CURVES]
@@ -126,7 +126,7 @@ def _seed_means(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def extremes(rows: pd.DataFrame) -> tuple[float, float]:
-    """Return the standard deviations of the lowest and the highest mean DSE before training, if trained.
+    """Return the standard deviations with the lowest and highest mean DSE before training, of those trained, if any.
 
     Those trained were chosen from the untrained networks of fewer seeds; with all seeds, others may be the extremes.
     """
@@ -138,7 +138,7 @@ def extremes(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def initialisation_section(rows: pd.DataFrame) -> Section:
-    """Return the figure of DSE before training by standard deviation, and of the trainings from both ends."""
+    """Return the section with DSE before training by standard deviation, and the trainings from both ends."""
     low, high = extremes(rows)
     begun = _of_common_seeds(rows[rows["epoch"] == 0])
     trained = rows[rows["convolution_std"].isin([low, high])]
@@ -152,7 +152,7 @@ def initialisation_section(rows: pd.DataFrame) -> Section:
 
 
 def _of_common_seeds(begun: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the seeds that all standard deviations share: those trained have more."""
+    """Return the rows of the seeds that all standard deviations share; the trained ones have more seeds."""
     stds = begun.groupby("training_seed")["convolution_std"].nunique()
     return begun[begun["training_seed"].isin(stds.index[stds == stds.max()])]
 

@@ -40,7 +40,7 @@ def write_validation_report(
         ``simulated`` has the rows of the cells, ``dynamics`` those of each data set, ``initialisation`` its rows,
         ``scores`` and ``replications`` the rows of each setting.
     record
-        Versions and commit.
+        The versions of libraries and the Git commit.
     """
     claims: list[Claim] = []
     sections: list[Section] = []
