@@ -116,7 +116,7 @@ class Display:
 
     @contextmanager
     def never_silent(self, first: str | None = None) -> Iterator[None]:
-        """Where no bar moves, print ``first`` at once, and a line after each `SILENCE_S` seconds without one."""
+        """Print ``first`` at once, and a line after each `SILENCE_S` seconds without one, unless bars are shown."""
         if self.console is None or self.has_bars:
             yield
             return

@@ -148,7 +148,7 @@ def _report_of_job(
     if failure is not None:
         _cancel(job)
         return _without_report(failure, job)
-    for _ in range(10):  # until it ends, it holds its log open
+    for _ in range(10):  # the job holds its log open until it ends
         if ENDED.fullmatch(job_state(job)[0]):
             break
         time.sleep(0.5)

@@ -254,7 +254,7 @@ def _measures_version(record: RunRecord, measured: Sequence[EntryState]) -> int 
 
 
 def page_versions() -> dict[str, str]:
-    """Return the versions that determine a page: with equal ones, equal rows give an equal page."""
+    """Return the versions that determine a page: with the same versions, the same rows give the same page."""
     return {name: version(name) for name in PAGE_LIBRARIES}
 
 

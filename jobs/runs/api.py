@@ -68,7 +68,7 @@ def run(
     InputError
         When the settings, the catalogue or the images are wrong; a subclass of ValueError with a one-line message.
     OSError
-        When the disk is full or the workers are lost; finished rows stay, and the same call goes on from there.
+        When the disk is full or the workers are lost; finished rows stay, and the same call resumes from there.
     """
     # Set while a spawned child imports the caller's script again, which would start workers endlessly.
     if getattr(current_process(), "_inheriting", False):

@@ -113,7 +113,7 @@ def conclude_share(out: Path, share: str, slugs: set[str], started: float) -> in
 
 
 def _warn_of_missing(states: Sequence[EntryState]) -> None:
-    """Name entries whose rows were written, but are missing or damaged at the end."""
+    """Warn of entries whose rows are missing or damaged at the end."""
     for state in states[:SHOWN]:
         log.warning(f"  {state.name} has no row: {state.reason}")
     if states:

@@ -535,7 +535,7 @@ def measure_part(
     retry_failed: bool,
     confirm_lock: Callable[[], None],
 ) -> None:
-    """Compute the rows of one stage that are missing, and begin none after ``end``."""
+    """Compute the missing rows of one stage, and start none after ``end``."""
     from dsmi_zoo.pipeline.engine.graph import run_entries
 
     open_out(part)

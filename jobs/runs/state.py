@@ -382,7 +382,7 @@ def with_scores_of_folder(config: RunConfig) -> RunConfig:
         return config
     try:
         scores = read_run(config.folder).config.measures.scores
-    except InputError:  # there is none yet, or it is reported when OUT is opened
+    except InputError:  # no run.json yet, or an error that opening OUT reports
         return config
     if scores == config.measures.scores:
         return config

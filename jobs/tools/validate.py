@@ -1,4 +1,4 @@
-"""Studies of the paper's other claims, of which score predicts accuracy best, and of other authors' claims."""
+"""Studies: the paper's other claims, which score predicts accuracy best, and other authors' claims about scores."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence

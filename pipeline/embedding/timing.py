@@ -170,7 +170,7 @@ class _Bench:
         return lambda: self.network(images)
 
     def passes(self, batch: int, fewest: int = FEWEST) -> Passes:
-        """Time passes of one batch one by one, so that they have percentiles, after a warm-up."""
+        """Time passes of one batch one by one after a warm-up, so that they have percentiles."""
         run = timeit.Timer(self.run(batch), timer=timer)  # torch's timer waits for a GPU
         self.memory.reset()
         seconds = run.repeat(WARM_UP, 1)

@@ -96,7 +96,7 @@ def fit(
     entry
         Gives the preprocessing of the images.
     view, labels
-        uint8 [n, h, w, 3] and int64 [n], of which the recipe's number of images is used.
+        uint8 [n, h, w, 3] and int64 [n]; the recipe's number of images is chosen from them.
     """
     assert entry.preprocessing is not None
     chosen = stratified(labels, recipe.train_images, recipe.seed)
@@ -114,7 +114,7 @@ def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
     """Re-estimate batch norm's running statistics as the mean over the batches of these images.
 
     The moving averages of a training of a hundred steps lag far behind its weights: with them, a network that
-    recognises 99% of the test images recognised 26%. Weights, mode and random states stay as they are.
+    recognises 99% of the test images recognised only 26%. Weights, mode and random states stay as they are.
 
     Parameters
     ----------

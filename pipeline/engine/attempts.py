@@ -157,7 +157,7 @@ def in_a_child(
         with writing:
             child = child_process(_answer, writing, dumps((function, arguments)))
         ended = _watch(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
-        # Not just the end of the file: a process that the call left behind may hold the pipe open.
+        # Do not wait for the end of the file: a process that the call left behind may hold the pipe open.
         if not reading.poll():
             raise Died(ended)
         try:
