@@ -165,7 +165,7 @@ def _with_classes(images: ImageFiles, numbers: np.ndarray) -> list[str]:
 def _bad_images(subset: Subset, good: set[str], cache: Path) -> set[str]:
     """Return the names of chosen images that cannot be decoded; add the others to ``good``, which are not read again.
 
-    A note in the cache lists a subset's bad images. A later run decodes only those again: it may have the decoder.
+    A note in the cache lists a subset's bad images. A later run tries only those again, because it may decode them.
     """
     images = subset.images
     assert isinstance(images, ImageFiles)
