@@ -191,8 +191,8 @@ class RunRecord(_Frozen):
     """The content of ``OUT/run.json``.
 
     ``identity`` holds the settings that change numbers, as `RunConfig.identity` gave them at the time. For a remeasured
-    run, ``embeddings_from`` is the run that keeps the embeddings. ``catalog`` is the latest catalogue; entries may also
-    come from ``earlier_catalogs``.
+    run, ``embeddings_from`` is the run whose embeddings it was computed from. ``catalog`` is the latest catalogue;
+    entries may also come from ``earlier_catalogs``.
     """
 
     format: Literal[1]

@@ -245,7 +245,7 @@ def content_problem(path: Path) -> str:
 
 
 def _missing_end(path: Path) -> str:
-    """Return the evidence that a safetensors file or a zip archive (PyTorch's) is cut off or ends in zeros, or empty."""
+    """Return the evidence that a safetensors file or a zip archive (PyTorch's) is cut off or ends in zeros, if any."""
     with path.open("rb") as file:
         start = file.read(9)
         if start.startswith(b"PK"):
