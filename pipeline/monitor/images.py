@@ -91,7 +91,7 @@ def warning_of_small_classes(labels: np.ndarray) -> str | None:
 
 
 def clusters_of(images: torch.Tensor, labels: np.ndarray) -> np.ndarray:
-    """Cluster the inputs at 64 x 64 pixels or less, into as many clusters as classes; ValueError if too few."""
+    """Cluster the inputs at 64 x 64 pixels or less, into as many clusters as classes; ValueError if too few differ."""
     if max(images.shape[-2:]) > CLUSTER_SIDE:
         images = torch.nn.functional.adaptive_avg_pool2d(images.float(), CLUSTER_SIDE)
     return cluster_inputs(images.flatten(1).double().numpy(), len(np.unique(labels)))

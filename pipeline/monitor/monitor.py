@@ -431,7 +431,7 @@ class RepresentationMonitor:
         self._add(self.steps, embeddings, began)
 
     def _warn_if_unchanged(self, embedding: np.ndarray | None) -> None:
-        """Warn of a layer that stays unchanged, but not after a few steps, which may be skipped or have a rate of 0."""
+        """Warn of a layer that stays unchanged; a few steps may be skipped, or have a learning rate of 0."""
         before, self._last = self._last, embedding
         is_equal = (
             embedding is not None and before is not None and np.array_equal(embedding, before)

@@ -20,7 +20,7 @@ _NUMBERS = count()  # the monitors of a process, in the same order on every rank
 
 
 def sharding_of(model: torch.nn.Module) -> str | None:
-    """Return the name of what shards the network's weights over processes; None if each process has all of them."""
+    """Return the scheme that shards the network's weights over processes; None if each process has all of them."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return None
     from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy

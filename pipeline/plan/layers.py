@@ -27,7 +27,7 @@ from .job import Job
 
 log = logging.getLogger(__name__)
 
-NAMES_VERSION = 1  # raise it when networks/layers.py finds other names
+NAMES_VERSION = 1  # increase it when networks/layers.py finds other names
 MANY = 20  # from this number of networks on, building them is announced
 Names = Mapping[str, Sequence[str]]
 """Names of layers under ``blocks``, ``all`` and ``modules``."""

@@ -29,7 +29,7 @@ TIMEOUT_S = 10.0  # to connect, and to wait for the next bytes
 SLOWEST_BYTES_PER_S = 1000.0
 SPEED_WINDOW_S = 60.0  # over which the speed is averaged
 
-ATTEMPTS = 4  # in a row, without progress
+ATTEMPTS = 4  # attempts in a row without progress
 FIRST_PAUSE_S = 1.0  # doubled before each further attempt
 GIVE_UP_AFTER_S = 60.0  # without progress
 PROGRESS_BYTES = 100_000  # fewest new bytes of an attempt that count as progress
