@@ -1,4 +1,4 @@
-"""What is shown while entries finish: lines of the log, a bar on a terminal, and a bar in a notebook."""
+"""Display of progress: lines of the log, bars on a terminal, and bars in a notebook."""
 
 import html
 import json
@@ -44,11 +44,11 @@ def duration(seconds: float) -> str:
 
 
 class Display:
-    """Bars, spinners and lines on a console; without one, nothing is shown, and calls from Python have the log."""
+    """Bars, spinners and lines on a console; without a console nothing is shown, and Python callers use the log."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console
-        self._step = ""  # what is being done, for the line that breaks a silence
+        self._step = ""  # the current step, for the line that breaks a silence
         self._last_line = self._began = monotonic()
 
     @property
@@ -58,17 +58,17 @@ class Display:
 
     @property
     def step_level(self) -> int:
-        """The level at which single steps are logged: they are details if a bar counts them."""
+        """The log level of single steps: DEBUG if a bar counts them, else INFO."""
         return logging.DEBUG if self.has_bars else logging.INFO
 
     @contextmanager
     def status(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Show a spinner with a text; the function that this yields changes the text."""
+        """Show a spinner with a text, and yield a function that changes the text."""
         if self.console is None or not self.has_bars:
             with self._doing(text):
                 yield self._begin
             return
-        # As Text, brackets are not markup.
+        # Text, so that brackets are not read as markup.
         with self.console.status(Text(printable(text))) as status:
             yield lambda text: status.update(Text(printable(text)))
 
@@ -80,7 +80,7 @@ class Display:
         description: str = "",
         visible: bool = True,
     ) -> Iterator[Callable[..., None]]:
-        """Show a bar of these columns; the function that this yields takes the arguments of ``Progress.update``."""
+        """Show a bar of these columns, and yield a function with the arguments of ``Progress.update``."""
         if self.console is None:
             yield lambda **changes: None
             return
@@ -103,7 +103,7 @@ class Display:
 
     @contextmanager
     def _doing(self, step: str) -> Iterator[None]:
-        """Name a step while it lasts."""
+        """Record a step as the current one while it lasts."""
         before, began = self._step, self._began
         self._begin(step)
         try:
@@ -116,7 +116,7 @@ class Display:
 
     @contextmanager
     def never_silent(self, first: str | None = None) -> Iterator[None]:
-        """Print ``first`` at once where no bar moves, then a line whenever `SILENCE_S` passed without one."""
+        """Print ``first`` at once, and a line after each `SILENCE_S` seconds without one, unless bars are shown."""
         if self.console is None or self.has_bars:
             yield
             return
@@ -208,7 +208,7 @@ def follow(
 
 
 def notebook_display() -> Display:
-    """Return the display of this process: bars of a Jupyter kernel, or nothing anywhere else."""
+    """Return the display of this process: bars in a Jupyter notebook, nothing anywhere else."""
     return NotebookDisplay() if is_kernel() else SILENT
 
 
@@ -229,7 +229,7 @@ class NotebookDisplay(Display):
 
     @contextmanager
     def status(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Show a text; the function that this yields changes it."""
+        """Show a text, and yield a function that changes it."""
         with _area() as show:
             show(html.escape(text))
             yield lambda text: show(html.escape(text))
@@ -242,7 +242,7 @@ class NotebookDisplay(Display):
         description: str = "",
         visible: bool = True,
     ) -> Iterator[Callable[..., None]]:
-        """Show a bar; the function that this yields takes the arguments of ``Progress.update``."""
+        """Show a bar, and yield a function with the arguments of ``Progress.update``."""
         state: dict[str, Any] = {
             "completed": 0.0,
             "total": total,
@@ -271,7 +271,7 @@ def _bar(completed: float, total: float | None, description: str, visible: bool)
 
 @contextmanager
 def _area() -> Iterator[Callable[[str], None]]:
-    """Yield a function that replaces the HTML of one area, which is empty at the end."""
+    """Yield a function that replaces the HTML of one area; the area is emptied at the end."""
     from IPython.display import HTML, display
 
     handle = display(HTML(""), display_id=True)

@@ -1,4 +1,4 @@
-"""What the command prints to: the log's lines and the bars share one console, so that neither breaks the other."""
+"""The command's terminal: log lines and bars share one console, so that neither breaks the other."""
 
 import functools
 import io
@@ -49,7 +49,7 @@ def accept_any_text() -> None:
 
 
 class LogLines(logging.Handler):
-    """Prints the package's log as plain lines; errors propagate."""
+    """A handler that prints the package's log as plain lines; errors propagate."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
@@ -57,7 +57,7 @@ class LogLines(logging.Handler):
 
 
 def show_log() -> None:
-    """Let the command print what the library logs."""
+    """Print what the library logs."""
     log = logging.getLogger(PACKAGE)
     log.setLevel(logging.INFO)
     log.addHandler(LogLines())
@@ -65,11 +65,11 @@ def show_log() -> None:
 
 
 def _is_worth_showing(record: logging.LogRecord) -> bool:
-    """Return False for what asyncio logs of Dask's connections that closed when the command was stopped."""
+    """Return False for asyncio's records on Dask's connections that closed when the command was stopped."""
     error = record.exc_info[1] if record.exc_info else None
     return type(error).__name__ != "CommClosedError"
 
 
 def show_details() -> None:
-    """Print the steps of the workers, too."""
+    """Print the steps of the workers as well."""
     logging.getLogger(PACKAGE).setLevel(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""Open the workers of a run, whatever kind of cluster they are on."""
+"""Open the workers of a run on any kind of cluster."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 15.0  # for a worker to end, by itself, a model that takes too long
+GRACE_S = 15.0  # for a worker to end a model that takes too long
 EMPTY_FOR_S = 600.0  # on this machine no queue explains why there are no workers
 
 
@@ -35,8 +35,8 @@ def open_workers(
 ) -> "Iterator[Workers]":
     """Yield the workers of a given client, which stays open, or of the kind of cluster that the settings name.
 
-    On this machine there are no more than ``models``, unless the settings give a number: a single model gets all cores.
-    They import ``modules`` when they start.
+    On this machine's CPUs there are at most ``models`` workers, unless the settings give a number, so that a single
+    model gets all cores. Workers import ``modules`` when they start.
     """
     from dsmi_zoo.pipeline.engine.workers import NO_HEARTBEAT_S, Workers
 
@@ -73,7 +73,7 @@ def open_workers(
 def _cluster(
     settings: ComputeSettings, out: Path, models: int | None, modules: tuple[str, ...]
 ) -> "AbstractContextManager[Client]":
-    """Return what opens a client of a kind of cluster; only that kind's libraries are imported."""
+    """Return the context manager that opens a client of the chosen cluster; only its libraries are imported."""
     kind = settings.cluster
     if kind == "auto":
         kind = "cuda" if visible_gpus() else "local"

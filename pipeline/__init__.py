@@ -1,1 +1,1 @@
-"""How a model becomes a row: settings, plan, tasks, networks, embeddings, measures, files."""
+"""The pipeline from a model to a row: settings, plan, tasks, networks, embeddings, measures, files."""

@@ -1,1 +1,1 @@
-"""What a run shows: statistics over its rows, figures, and the page."""
+"""Reports on a run: statistics over its rows, figures, and the page."""

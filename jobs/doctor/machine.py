@@ -32,7 +32,7 @@ HUB_ANSWERS_WITHIN_S = 5.0
 
 
 def check_machine(folders: Folders, *, wants_gpu: bool, wants_slurm: bool = False) -> list[Finding]:
-    """Make all checks of this machine alone."""
+    """Run all checks that need only this machine."""
     return [
         *library_findings(),
         slurm_finding(wants_slurm),
@@ -46,7 +46,7 @@ def check_machine(folders: Folders, *, wants_gpu: bool, wants_slurm: bool = Fals
 
 
 def library_findings() -> list[Finding]:
-    """Check Python, and that every library that dsmi-zoo requires is there and new enough."""
+    """Report the Python version, and check that all libraries dsmi-zoo requires are installed and recent enough."""
     from packaging.requirements import Requirement
 
     python = ok("Python", f"{platform.python_version()}, {sys.executable}")
@@ -133,7 +133,7 @@ def capacity_findings() -> list[Finding]:
 
 
 def writable_findings(what: str, folder: Path) -> list[Finding]:
-    """Check that a run can write to a folder, and that its locks hold there; leave nothing behind."""
+    """Check that a run can write to a folder, and that its locks work there; leave nothing behind."""
     option = f"--{what.lower()}"
     try:
         with (
@@ -173,7 +173,7 @@ def _space_finding(what: str, folder: Path, was_there: bool) -> Finding:
 
 
 def data_finding(folder: Path) -> Finding:
-    """Check that the images' folder is there and holds a file that can be read."""
+    """Check that the folder of images exists and holds a readable file."""
     do = "choose a --data-root that this machine sees, and has mounted"
     try:
         entries = sum(1 for _ in folder.iterdir())
@@ -192,7 +192,7 @@ def data_finding(folder: Path) -> Finding:
 
 @contextmanager
 def existing(folder: Path) -> Iterator[bool]:
-    """Make a folder unless it exists, and remove it at the end; yields whether it existed."""
+    """Yield whether a folder exists; create it and its parents if not, and remove what was created at the end."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -231,7 +231,7 @@ def file_system(folder: Path) -> str:
 
 
 def hub_finding() -> Finding:
-    """Check whether weights can be downloaded from here, by one request with a short limit."""
+    """Check whether weights can be downloaded from here, by one request with a short time limit."""
     from huggingface_hub import constants
 
     if is_offline():
@@ -247,7 +247,7 @@ def hub_finding() -> Finding:
 
 
 def _hub_problem(endpoint: str) -> str:
-    """Send the request in a thread, because looking up a name has no time limit."""
+    """Return why the hub does not answer, or ""; a thread asks, because name lookups have no time limit."""
     from huggingface_hub.utils import get_session
 
     answers: list[str] = []

@@ -1,4 +1,4 @@
-"""The findings of all checks, and how they are printed."""
+"""The findings of all checks, and their output on a console."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 class Finding(BaseModel):
-    """One thing that was checked: its state, and what to do about it unless it is ok."""
+    """The result of one check: its level, what was found, and what to do about it unless it is ok."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,7 +25,7 @@ class Finding(BaseModel):
     do: str = ""
 
     def lines(self, width: int) -> list[Text]:
-        """Lines for a terminal, with ``what`` padded to ``width`` columns."""
+        """Return the lines for a terminal, with ``what`` padded to ``width`` columns."""
         first, *more = [printable(line) for line in self.found.splitlines()] or [""]
         level = (f"{self.level:<8}", COLOURS[self.level])
         lines = [Text.assemble("  ", level, f"{self.what:<{width}}  {first}")]
@@ -36,7 +36,7 @@ class Finding(BaseModel):
 
 
 def ok(what: str, found: str) -> Finding:
-    """Return a finding that needs nothing to be done."""
+    """Return a finding that needs no action."""
     return Finding(level="ok", what=what, found=found)
 
 
@@ -51,7 +51,7 @@ def problem(what: str, found: str, do: str = "") -> Finding:
 
 
 class Report(BaseModel):
-    """The findings on one machine, which crosses from a compute node as JSON."""
+    """The findings on one machine; a compute node sends them as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

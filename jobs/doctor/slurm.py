@@ -1,7 +1,7 @@
-"""The check of a compute node: a Slurm job runs ``dsmi-zoo doctor`` there, and the report comes back in a file.
+"""The check of a compute node: a Slurm job runs ``dsmi-zoo doctor`` there and returns its report in a file.
 
 The submitting machine writes a request into a folder below OUT, or below the cache, both of which the nodes must share;
-the job writes its report beside it. Meanwhile the submitting machine answers a port, for the check of the route.
+the job writes its report beside it. Meanwhile the submitting machine listens on a port for the check of the route.
 """
 
 import hmac
@@ -61,7 +61,7 @@ ENDED = re.compile(
 
 
 class Request(BaseModel):
-    """What the node is to check: the files ``marks``, each of which holds ``token``; the route; the versions."""
+    """The checks to make on the node: of the files ``marks``, which hold ``token``, the route, GPUs and versions."""
 
     host: str
     token: str
@@ -75,7 +75,7 @@ class Request(BaseModel):
 def check_by_job(
     profile: Profile, folders: Folders, wait_s: float, display: Display = SILENT
 ) -> Report:
-    """Submit the job and return its report; one without a report says why."""
+    """Submit the job and return its report, or one that says why the job gave none."""
     try:
         host = driver_address(profile)
     except InputError as error:
@@ -148,7 +148,7 @@ def _report_of_job(
     if failure is not None:
         _cancel(job)
         return _without_report(failure, job)
-    for _ in range(10):  # until it ends, it holds its log open
+    for _ in range(10):  # the job holds its log open until it ends
         if ENDED.fullmatch(job_state(job)[0]):
             break
         time.sleep(0.5)
@@ -194,7 +194,7 @@ def _wait(job: str, report: Path, job_log: Path, wait_s: float, display: Display
 
 
 def job_state(job: str) -> tuple[str, str]:
-    """Return a job's state, FORGOTTEN or UNKNOWN included, and in brackets why it waits."""
+    """Return a job's state (also FORGOTTEN or UNKNOWN), and in brackets the reason why it waits."""
     command = ["squeue", "--noheader", "--states=all", "--jobs", job, "--format=%T|%r"]
     try:
         answer = slurm_command(command).strip() or "FORGOTTEN"
@@ -217,7 +217,7 @@ def _ended_without_report(job: str, state: str, job_log: Path) -> Finding:
 
 
 def check_this_node(folder: Path, folders: Folders) -> None:
-    """Make the checks on the node: read the request in ``folder``, and write the report there."""
+    """Run the checks on the node: read the request in ``folder``, and write the report there."""
     request = Request.model_validate_json((folder / "request.json").read_text(encoding="utf-8"))
     findings = [
         *shared_findings(request, folder / "lock"),
@@ -264,7 +264,7 @@ def _becomes_visible(mark: Path, token: str, deadline: float) -> bool:
 
 
 def route_finding(request: Request) -> Finding:
-    """Check that this node reaches the scheduler's machine, by the profile's interface if any, and is reached."""
+    """Check that this node and the scheduler's machine reach each other, by the profile's interface if it names one."""
     import psutil
     from distributed.utils import get_ip_interface
 
@@ -293,7 +293,7 @@ def route_finding(request: Request) -> Finding:
 
 
 def assigned_gpu_findings(wanted: int) -> list[Finding]:
-    """Check which GPUs the batch system lets this job see."""
+    """Check that the job sees as many GPUs as it requested."""
     if not wanted:
         return []
     chosen, gpus = os.environ.get("CUDA_VISIBLE_DEVICES"), visible_gpus()
@@ -309,9 +309,9 @@ def assigned_gpu_findings(wanted: int) -> list[Finding]:
 
 @contextmanager
 def answering(host: str, token: str) -> Iterator[int]:
-    """Answer calls at a port of the address ``host``; yields the port.
+    """Listen on a port of the address ``host``, and yield the port.
 
-    A caller sends the token and a port of its own, and receives whether that port can be reached from here.
+    A caller sends the token and a port of its machine; the answer says whether that port can be reached from here.
     """
     with socket.create_server((host, 0)) as server:
         threading.Thread(target=_answer, args=(server, token), daemon=True).start()
@@ -344,12 +344,12 @@ def _reach(address: tuple[str, int]) -> str:
 
 
 def try_route(own: str, address: tuple[str, int], token: str) -> tuple[str, str]:
-    """Call the machine that is `answering` at ``address`` from the address ``own``.
+    """Connect from the address ``own`` to the machine that is `answering` at ``address``.
 
     Returns
     -------
     (str, str)
-        Why the way there, and why the way back, is closed; empty when it is open.
+        Why the route there fails, and why the route back fails; each is empty if it works.
     """
     try:
         with (

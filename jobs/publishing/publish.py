@@ -1,4 +1,4 @@
-"""Publish a run as a folder with its rows, its page and what is needed to check them; and upload it to the hub."""
+"""Publication of a run: a folder with its rows, its page and all that is needed to check them, and its upload."""
 
 import json
 import logging
@@ -80,13 +80,13 @@ def publish(
 ) -> Release:
     """Write the release of a run into the folder ``into``; an earlier release there moves into its ``releases``.
 
-    All files are made in a hidden folder first, so that a failure leaves the earlier release as it is. Whoever reads
-    or publishes after an interruption finds the earlier release, or finishes the new one by `finish_publication`.
+    All files are made in a hidden folder first, so that a failure leaves the earlier release as it is. After an
+    interruption the folder holds the earlier release, or `finish_publication` completes the new one.
 
     Raises
     ------
     InputError
-        For a run that is not finished, a folder that holds something else, or one that another process publishes to.
+        If the run is being computed or cannot be published, the folder holds other files, or another process publishes.
     """
     record = _checked_record(out, into)
     make_folder(into)
@@ -103,7 +103,7 @@ def publish(
 
 @contextmanager
 def publishing(into: Path) -> Iterator[Claim]:
-    """Be the only process that publishes to a folder; raise InputError while another one does."""
+    """Hold the lock of a folder that is published to; raise InputError while another process holds it."""
     try:
         with claimed(into / LOCK) as claim:
             yield claim
@@ -189,7 +189,7 @@ def _checked_record(out: Path, into: Path) -> RunRecord:
 
 
 def _refuse_other_content(into: Path) -> None:
-    """Raise InputError for a folder with files that are not of a release."""
+    """Raise InputError for a folder that holds files but no release."""
     is_empty = not into.exists() or all(path.name.startswith(".") for path in into.iterdir())
     if not is_empty and not is_release(into):
         raise InputError(f"{into} holds something else than a release; choose an empty folder")
@@ -198,7 +198,7 @@ def _refuse_other_content(into: Path) -> None:
 def rows_for_others(
     out: Path, record: RunRecord, states: Sequence[EntryState]
 ) -> list[dict[str, Any]]:
-    """Return the rows, ok and failed, without names of this machine's folders in their texts."""
+    """Return the rows, ok and failed, with names such as OUT for this machine's folders in their texts."""
     config = record.config
     names = {out.absolute(): "OUT", config.compute.cache: "CACHE", Path.home(): "HOME"}
     if config.subset.data_root is not None:
@@ -254,7 +254,7 @@ def _measures_version(record: RunRecord, measured: Sequence[EntryState]) -> int 
 
 
 def page_versions() -> dict[str, str]:
-    """Return the versions that determine a page: with equal ones, equal rows give an equal page."""
+    """Return the versions that determine a page: with the same versions, the same rows give the same page."""
     return {name: version(name) for name in PAGE_LIBRARIES}
 
 
@@ -277,7 +277,7 @@ def _archive(into: Path, earlier: Release, newer: Release) -> None:
 def finish_publication(into: Path) -> None:
     """Replace the release in ``into`` by the one in ``into / READY``; keep files that the earlier one did not list.
 
-    May be called again after an interruption at any step, also one by a power cut: the sums move last, after all
+    It may be called again after an interruption at any step, even a power cut: the checksums move last, after all
     other changes are on the disk. The caller holds the lock.
     """
     ready = into / READY
@@ -317,19 +317,19 @@ def push(folder: Path, repository: str, public: bool = False, display: Display =
     Parameters
     ----------
     public
-        Whether a repository that is created for it is visible to all.
+        Whether the repository, if it is created here, is visible to all.
 
     Raises
     ------
     InputError
-        For an invalid name, a repository that holds something else or a release that the folder does not know, or when
-        the hub refuses.
+        For an invalid name, for a repository that holds other files or a release unknown to the folder, or when the hub
+        refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.utils import disable_progress_bars
 
-    # Of requests or httpx, depending on the client's version.
+    # The error class of requests or httpx, depending on the client's version.
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     refuse_wrong_name(repository)
     if not display.has_bars:
@@ -372,7 +372,7 @@ def refuse_wrong_name(repository: str) -> None:
 
 
 def _refuse_others_content(api: "HfApi", repository: str, folder: Path) -> None:
-    """Raise InputError when the upload would remove files that are not of an earlier state of this folder."""
+    """Raise InputError if the upload would remove files other than those of this folder's earlier releases."""
     there = set(api.list_repo_files(repository, repo_type="dataset"))
     if RELEASE not in there:
         if there - FILES_OF_A_NEW_REPOSITORY:

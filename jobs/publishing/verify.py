@@ -1,4 +1,4 @@
-"""Check a published folder: its sums, its page from its rows, and some rows from their embeddings."""
+"""The check of a published folder: its checksums, its page from its rows, and some rows from their embeddings."""
 
 import json
 import logging
@@ -50,9 +50,9 @@ def verify(folder: Path, sample: int = 5, seed: int = 0, display: Display = SILE
     Parameters
     ----------
     sample
-        How many rows to recompute from their embeddings, if those are published.
+        The number of rows to recompute from their embeddings, if those are published.
     seed
-        Selects these rows.
+        The seed of the choice of these rows.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def _shown(value: Any) -> str:
 def _differences_of_rows(
     published: Published, sample: int, seed: int, display: Display
 ) -> list[str]:
-    """Recompute a sample of the rows from their embeddings."""
+    """Recompute a sample of the rows from their embeddings, and return the differences."""
     if not published.release.has_embeddings:
         log.info("rows: not measured again, because the embeddings are not published")
         return []
@@ -222,7 +222,7 @@ def _differences_of_row(published: Published, row: dict[str, Any]) -> Iterator[s
         return
     for measure in OF_A_ROW:
         before, after = row.get(measure.name), again[measure.name]
-        # One image more or less may be right: ties among neighbours depend on the last bit.
+        # Accuracies may differ by one image: ties among neighbours depend on the last bit.
         absolute = 150 / row["n_samples"] if measure.unit == "%" else ABSOLUTE
         if before is not None and not _same(before, after, absolute):
             yield f"{name}: {measure.name} is {_shown(before)}; its embedding gives {_shown(after)}"

@@ -1,4 +1,4 @@
-"""What the commands do with a run: compute, resume, search, merge, remeasure, submit, report.
+"""Operations on a run: compute, resume, search, merge, remeasure, submit, report.
 
 May import `jobs.clusters`, `reports.page` and the pipeline.
 """

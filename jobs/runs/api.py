@@ -1,4 +1,4 @@
-"""A run from Python: the command's settings as keywords, its rows as a data frame."""
+"""The Python interface to runs: the command's settings as keywords, its rows as a data frame."""
 
 from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -46,7 +46,7 @@ def run(
     ----------
     catalog : str or Path, optional
         A built-in catalogue's name, as `dsmi-zoo run --help` lists them, or a CSV or Parquet file; by default
-        ``digits``. Images of your own (``data_root``) need one.
+        ``digits``. It is required with your own images (``data_root``).
     out : str or Path, optional
         The run's directory; by default ``runs/<catalog>``.
     client : distributed.Client, optional
@@ -61,16 +61,16 @@ def run(
     Returns
     -------
     pandas.DataFrame
-        One row per entry of all that ``out`` holds, as `read_results` gives them; a failed one says why.
+        All rows of ``out``, one per entry, as `read_results` returns them; a failed row says why it failed.
 
     Raises
     ------
     InputError
         When the settings, the catalogue or the images are wrong; a subclass of ValueError with a one-line message.
     OSError
-        When the disk is full or the workers are lost; finished rows stay, and the same call goes on from there.
+        When the disk is full or the workers are lost; finished rows stay, and the same call resumes from there.
     """
-    # Set while a spawned child imports the caller's script again: it would start workers without end.
+    # Set while a spawned child imports the caller's script again, which would start workers endlessly.
     if getattr(current_process(), "_inheriting", False):
         raise InputError(GUARD)
     if client is not None:
@@ -85,7 +85,7 @@ def run(
     except BrokenProcessPool:
         raise InputError(f"the process that asks timm ended at once: {GUARD}") from None
     except (RuntimeError, OSError) as error:
-        if "failed to start" not in str(error):  # Dask's words; the classes are any error's
+        if "failed to start" not in str(error):  # Dask's message; its classes are too general
             raise
         raise InputError(
             f"{error} Workers import the script that calls: it must be a file, and {GUARD}."

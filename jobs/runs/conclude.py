@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SHOWN = 5
 REFRESH = 10  # seconds after which a browser loads the page of a training again
 POLL = 2.0  # seconds
-OF_RUNS = ("run.json", "stages", "validate.json")  # what folders of models and studies hold
+OF_RUNS = ("run.json", "stages", "validate.json")  # files of runs and studies
 SIDE = 112  # pixels
 
 
@@ -38,14 +38,14 @@ def conclude(
     may_be_partial: bool = False,
     added: Sequence[str] = (),
 ) -> int:
-    """Write the report if it is wanted, log a summary, and return the exit code for the entries ``slugs``.
+    """Write the report if wanted, log a summary, and return the exit code for the entries ``slugs``.
 
     Parameters
     ----------
     may_be_partial
-        Entries without a row are expected, because time was short or nobody has begun with them yet.
+        Whether entries without a row are expected, because time was short or they have not been started yet.
     added
-        Own scores that were added to rows, which were finished before: the summary is about their values.
+        The user's own scores that were added to finished rows; the summary counts their values.
     """
     page = None
     if report:
@@ -100,7 +100,7 @@ def _values_in_words(score: str, states: Sequence[EntryState]) -> str:
 
 
 def conclude_share(out: Path, share: str, slugs: set[str], started: float) -> int:
-    """Log a summary of a share, whose run has its report written when all shares are done; return the exit code."""
+    """Log a summary of a share, and return the exit code; the report is written when all shares are done."""
     states, _ = entry_states(out, [entry for entry in read_run(out).entries if entry.slug in slugs])
     ok, failed, missing = by_state(states)
     computed = counted(len(ok) + len(failed), "model")
@@ -113,7 +113,7 @@ def conclude_share(out: Path, share: str, slugs: set[str], started: float) -> in
 
 
 def _warn_of_missing(states: Sequence[EntryState]) -> None:
-    """Name entries whose rows were written, but are missing or damaged at the end."""
+    """Warn of entries whose rows are missing or damaged at the end."""
     for state in states[:SHOWN]:
         log.warning(f"  {state.name} has no row: {state.reason}")
     if states:
@@ -158,7 +158,7 @@ def report(
 
 
 def _watch(out: Path, others: Sequence[Path]) -> int:
-    """Rebuild the report of trainings whenever one is measured, until all have ended; wait for their beginning."""
+    """Wait until all trainings have a measurement, then rebuild the report at each new one until all have ended."""
     from dsmi_zoo.reports.page.training import read_trainings, write_monitor_report
 
     folders = [out.absolute(), *others]
@@ -189,9 +189,9 @@ def _watch(out: Path, others: Sequence[Path]) -> int:
 
 
 class Thumbnails:
-    """Thumbnails, as data URIs, of a run's images by their names.
+    """Thumbnails of a run's images by name, as data URIs.
 
-    What can no longer be read is left out, with a warning. ``asked`` is the number of images asked for so far.
+    Images that can no longer be read are left out, with a warning. ``asked`` is the number of images asked for so far.
 
     Raises
     ------

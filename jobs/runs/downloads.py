@@ -1,4 +1,4 @@
-"""What a run may download: within ``--max-download``, in waves of ``--budget-gb``, or nothing when offline."""
+"""Downloads of a run: limited by ``--max-download``, in waves of ``--budget-gb``, or none when offline."""
 
 import logging
 import shlex
@@ -35,7 +35,7 @@ def plan_run(config: RunConfig, display: Display, *, only_plan: bool = False) ->
 
 
 def log_images(subset: Subset) -> None:
-    """Log what of the data set is used and what is left out, and how ambiguous input was read."""
+    """Log how many images are used and left out, and how ambiguous input was read."""
     account = subset.account
     for reading in account.readings:
         log.warning(str(reading))
@@ -51,7 +51,7 @@ def log_images(subset: Subset) -> None:
 
 
 def own_columns_in_words(plan: Plan) -> str:
-    """Return which columns of the catalogue have no meaning here, in one line; "" if all have one."""
+    """Return one line on the unknown columns of the user's catalogue; "" if there are none."""
     is_users = is_file(plan.config.catalog)
     names = own_columns([job.entry for job in plan.jobs]) if is_users else []
     if not names:
@@ -62,7 +62,7 @@ def own_columns_in_words(plan: Plan) -> str:
 
 
 def log_plan(plan: Plan) -> None:
-    """Log what of the data set and of the catalogue is used, what is not, and how ambiguous input was read."""
+    """Log the catalogue's unknown columns, the images used and left out, and how ambiguous input was read."""
     unknown = own_columns_in_words(plan)
     if unknown:
         log.info(f"{plan.config.catalog}: {unknown}")
@@ -82,7 +82,7 @@ def sizes_to_download(plan: Plan, display: Display) -> dict[str, int | None]:
 
 
 def planned_sizes(plan: Plan, display: Display) -> dict[str, int | None]:
-    """Like `sizes_to_download`, for a plan: servers are asked only for ``--max-download``, and need not answer."""
+    """Return sizes like `sizes_to_download`; estimate them offline, or without ``--max-download`` or an answer."""
     if plan.config.compute.max_download is not None and not is_offline():
         try:
             return sizes_to_download(plan, display)
@@ -122,7 +122,7 @@ def within_max_download(plan: Plan, sizes: Mapping[str, int | None]) -> Plan:
 
 
 def waves_within_budget(plan: Plan, todo: Sequence[Job], display: Display) -> list[list[Job]]:
-    """Split the jobs into waves whose weights fit ``--budget-gb``; without it, return one wave of all."""
+    """Split the jobs into waves whose weights fit ``--budget-gb``; without it, return a single wave."""
     budget_gb = plan.config.compute.budget_gb
     if budget_gb is None:
         return [list(todo)]

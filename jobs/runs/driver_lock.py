@@ -36,17 +36,17 @@ def drivers(out: Path) -> dict[str, Held]:
 
 @contextmanager
 def driver_lock(out: Path, share: str | None = None) -> Iterator[Callable[[], None]]:
-    """Compute rows of ``out`` as its only driver, or as one share such as ``3/8`` beside the others.
+    """Hold the lock of ``out`` as its only driver, or as one share such as ``3/8`` beside the others.
 
     Yields
     ------
     Callable
-        To be called from time to time; raises InputError when another driver has taken over the lock as stale.
+        To be called regularly; it raises InputError when another driver has taken over the lock as stale.
 
     Raises
     ------
     InputError
-        When another driver is at work there (names its host and process), or locks cannot be written there.
+        When another driver is at work there (the message names its host and process), or locks cannot be written there.
     """
     # A job that Slurm requeued waits for the lock that it left on another node, where it was killed.
     was_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
@@ -85,7 +85,7 @@ def driver_lock(out: Path, share: str | None = None) -> Iterator[Callable[[], No
 def _acquire(out: Path, share: str | None, stack: ExitStack) -> Claim:
     """Take the lock of a driver, which ``stack`` releases, unless another driver is at work.
 
-    The entrance lets one process at a time look and take, so that of two that start at once only one gets in.
+    The entrance lock lets one process at a time check and acquire, so that of two that start at once only one succeeds.
     """
     name, siblings = WHOLE, ""
     if share is not None:

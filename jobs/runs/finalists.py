@@ -37,7 +37,7 @@ def fine_tune_after(
     confirm_lock: Callable[[], None],
     client: "Client | None" = None,
 ) -> int:
-    """Fine-tune the best models if the settings say so, and return how many failed; the rows stay whatever happens."""
+    """Fine-tune the best models if the settings say so, and return how many failed; an InputError is logged as one."""
     if config.compute.finetune is None:
         return 0
     try:
@@ -53,7 +53,7 @@ def fine_tune_best(
     confirm_lock: Callable[[], None],
     client: "Client | None" = None,
 ) -> int:
-    """Fine-tune what is missing, and return how many failed.
+    """Fine-tune the finalists that are not fine-tuned yet, and return how many failed.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def _plan(config: RunConfig, chosen: "Sequence[Finalist]") -> Plan:
 
 
 def _is_missing(out: Path, job: Job, keep: bool) -> bool:
-    """Return whether a fine-tuning has no row that is ok, or its weights are wanted and missing."""
+    """Return whether a fine-tuning has no successful row, or its weights are wanted and missing."""
     row = read_finetuned_row(out, job.slug)
     if row is None or row["row_id"] != job.row_id or row["status"] != "ok":
         return True

@@ -1,4 +1,4 @@
-"""Fine-tune the best models of a finished run, and say which one wins."""
+"""Fine-tune the best models of a finished run, and report which one wins."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run would do, read and store, and how long it would take, before it starts."""
+"""The forecast of a run before it starts: what it would compute, read and store, and how long it would take."""
 
 import logging
 from collections import Counter
@@ -55,16 +55,16 @@ log = logging.getLogger(__name__)
 
 EMBEDDING_WIDTH = 1100  # typical of timm's models
 START_S = 20.0  # a worker imports torch and timm
-PROCESS_BYTES = 1.5e9  # of a worker with a small model
+PROCESS_BYTES = 1.5e9  # memory of a worker with a small model
 RESNET18_A_CORE = 10.0  # images of 224 pixels per second, float32; measured on one core of a server
-# Of timm's published throughput, which is bfloat16 on an RTX PRO 6000 Max-Q. There, the peak rates of float32, TF32
-# and the half formats are as 1 to 2 to 4.
+# Factor on timm's published throughput, which is for bfloat16 on an RTX PRO 6000 Max-Q. The peak rates of float32,
+# TF32 and the half formats there are as 1 to 2 to 4.
 PRECISION_SHARE = {"fp32": 0.25, "tf32": 0.5, "bf16": 1.0, "fp16": 1.0}
 ARRAYS_OF_SAMPLES = 6  # float64 [n, n], held at once by the measures
 
 
-TIMING_S = 10.0  # to time networks without a published speed; none is begun after that
-TIMING_SHARE = 0.05  # of a time budget, at most, for the same
+TIMING_S = 10.0  # limit for timing networks without a published speed; none is started after it
+TIMING_SHARE = 0.05  # the largest part of a time budget for the same timing
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def forecast(config: RunConfig, display: Display = SILENT, *, retry_failed: bool
 
 
 def described(plan: Plan, display: Display = SILENT, *, retry_failed: bool = False) -> list[str]:
-    """Return the plan in words, one line per cost of what the run would compute."""
+    """Return the plan as lines of text, with one line per cost of what the run would compute."""
     states, _ = states_of(plan)
     todo = [
         job
@@ -122,7 +122,7 @@ def described(plan: Plan, display: Display = SILENT, *, retry_failed: bool = Fal
 
 
 def _done(states: Sequence[EntryState], todo: int, config: RunConfig) -> str:
-    """Say how many entries of a plan are done, failed and to be computed."""
+    """Return in words how many entries of a plan are done, failed and to be computed."""
     ok, failed, _ = by_state(states)
     not_reached = sum(state.was_not_reached for state in failed)
     parts = [f"{len(ok)} done in {config.folder}"]
@@ -165,7 +165,7 @@ def _costs(plan: Plan, display: Display) -> list[str]:
 
 
 def _account_lines(subset: Subset) -> list[str]:
-    """Say what else the data set holds, and how ambiguous input was read."""
+    """Return lines on the images that are left out, and on how ambiguous input was read."""
     account = subset.account
     lines = [f"  read as   {reading}" for reading in account.readings]
     if account.left_out:
@@ -174,7 +174,7 @@ def _account_lines(subset: Subset) -> list[str]:
 
 
 def _weights(jobs: Sequence[Job]) -> str:
-    """Say where the weights come from."""
+    """Return the sources of the weights in words."""
     trained = sum(job.entry.recipe is not None for job in jobs)
     downloaded = [job for job in jobs if remote_weights(job.entry) is not None]
     as_built = sum(job.weights is None for job in jobs) - len(downloaded)
@@ -189,7 +189,7 @@ def _weights(jobs: Sequence[Job]) -> str:
 
 
 def forward_time(plan: Plan, speed: Speed) -> str:
-    """Estimate the forward passes on one core or GPU, and say from what."""
+    """Return in words the estimated time of all forward passes on one core or GPU, and its sources."""
     samples = len(plan.subset.labels) * plan.subset.repeats
     sources: Counter[str] = Counter()
     seconds = samples * sum(cost.image for cost in _job_costs(plan, speed))
@@ -205,7 +205,7 @@ def forward_time(plan: Plan, speed: Speed) -> str:
 
 
 def _mode(config: RunConfig, speed: Speed) -> str:
-    """Say on a GPU how networks run, because published figures are of compiled ones."""
+    """Return in words whether networks run compiled; on a GPU, published figures are of compiled ones."""
     if speed.on_cpu:
         return ", compiled" if config.compute.compile else ""
     if config.compute.compile:
@@ -215,7 +215,7 @@ def _mode(config: RunConfig, speed: Speed) -> str:
 
 
 def published_speed(fleet: Fleet, config: RunConfig) -> Speed:
-    """Return the speed of one process of a fleet without a look at this machine."""
+    """Return the speed of one process of a fleet without measuring this machine."""
     if not fleet.gpus:
         return Speed(RESNET18_A_CORE, on_cpu=True)
     # The published figure is of the compiled network.
@@ -226,7 +226,7 @@ def published_speed(fleet: Fleet, config: RunConfig) -> Speed:
 def speed_of(fleet: Fleet, plan: Plan, display: Display, *, needs_resnet18: bool = False) -> Speed:
     """Return the speed of one process of a fleet.
 
-    Networks of timm without a published speed are timed in a process of this machine, if the fleet is here too.
+    Networks of timm without a published speed are timed in a process on this machine, if the fleet runs here too.
     ResNet-18's speed comes from published figures, unless it is needed and can be measured here. On CPUs, speeds are
     those of one core.
     """
@@ -288,7 +288,7 @@ def _estimate(job: Job, plan: Plan, speed: Speed) -> Cost:
 
 
 def to_download(jobs: Sequence[Job], cache: Path) -> float:
-    """Return the bytes of the weights that the cache lacks, by their parameters; no server is asked."""
+    """Estimate the bytes of the weights that the cache lacks from their parameters; no server is asked."""
     missing = {}
     for job in jobs:
         name = remote_weights(job.entry)
@@ -308,7 +308,7 @@ def fleet_of(settings: ComputeSettings) -> Fleet | None:
     Raises
     ------
     InputError
-        For a cluster that this machine cannot have.
+        For a cluster that this machine cannot start.
     """
     if settings.cluster == "slurm":
         profile = load_profile(settings.profile)

@@ -51,12 +51,12 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
     Returns
     -------
     int
-        The exit code: 0, or 1 when the row that was kept of some entry is a failed one.
+        The exit code: 0, or 1 when the kept row of an entry is a failed one.
 
     Raises
     ------
     InputError
-        For runs whose numbers are not comparable, by name; while one of them is being computed.
+        For runs whose numbers are not comparable (the message names them), or while one of them is being computed.
     """
     started = monotonic()
     out = out.absolute()
@@ -194,7 +194,7 @@ def _refuse_other_measures(runs: Sequence[Run]) -> None:
 
 
 def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterator[str]:
-    """Say what is left out, and how the runs differ without a change of identity."""
+    """Yield lines on what is left out, and on differences between the runs that do not change their identity."""
     for run in sources:
         yield from (f"left out: {problem}" for problem in run.left_out)
         if (run.folder / "stages").exists() or run.record.search:
@@ -245,7 +245,7 @@ def joint_entries(runs: Sequence[Run], chosen: Mapping[str, Run]) -> list[EntryR
 
 
 def joint_config(configs: Sequence[RunConfig], out: Path) -> RunConfig:
-    """Return the first settings, for all the models that any of them chose."""
+    """Return the first settings, extended to all models that any of the settings chose."""
     first = configs[0]
     models: tuple[str, ...] = ()
     if all(config.models for config in configs):

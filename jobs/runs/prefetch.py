@@ -159,7 +159,7 @@ def _ask_sizes(missing: Sequence[str]) -> tuple[dict[str, int | None], dict[str,
 def _fetch_all(
     sizes: Mapping[str, int | None], cache: Path, transfers: int, display: Display
 ) -> dict[str, str]:
-    """Fetch the files and show progress; return why some could not be fetched."""
+    """Fetch the files and show progress; return the reason for each file that could not be fetched."""
     stop = threading.Event()
     received = dict.fromkeys(sizes, 0)  # bytes of each file
     failures: dict[str, str] = {}
@@ -203,7 +203,7 @@ def _fetch_all(
                     line = f"{size_in_words(bytes_so_far)} of {size_in_words(total)}"
                     log.log(display.step_level, line)
         except BaseException:
-            stop.set()  # transfers stop at their next piece, and go on from there another time
+            stop.set()  # transfers stop at their next chunk; a later call resumes them
             pool.shutdown(cancel_futures=True)
             raise
     return failures

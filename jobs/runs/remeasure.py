@@ -1,4 +1,4 @@
-"""Measure again from the stored embeddings of a run: all measures into another OUT, or one's own into its rows."""
+"""Remeasure the stored embeddings of a run: all measures into another OUT, or the user's own into its rows."""
 
 import logging
 import re
@@ -53,7 +53,7 @@ def remeasure(
     compute: Mapping[str, Any],
     display: Display = SILENT,
 ) -> int:
-    """Measure every stored embedding of ``source`` with its settings and ``changes``.
+    """Measure every stored embedding of ``source`` with its settings, modified by ``changes``.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def _prepare(
     record: RunRecord,
     jobs: Sequence[RemeasureJob],
 ) -> bool:
-    """Write what OUT holds beside the rows; return whether existing rows were measured without cluster files."""
+    """Write the files of OUT other than rows; return whether existing rows were measured without cluster files."""
     stored = record_unless_lost(out, {job.slug: job.row_id for job in jobs})
     if stored is not None:
         refuse_mixture(out, stored, config)
@@ -151,7 +151,7 @@ def _prepare(
             raise InputError(f"{out} was not remeasured from {origin}; choose another --into")
     write_subset(out, read_subset(source))
     clusters = [name for name in input_files(origin) if name.parent.name == "input_clusters"]
-    # Early versions did not copy them.
+    # Early versions did not copy cluster files.
     is_outdated = any(not (out / name).exists() for name in clusters)
     for name in clusters:
         link_or_copy(origin / name, out / name)
@@ -181,7 +181,7 @@ def _entries(jobs: Sequence[RemeasureJob]) -> list[EntryRecord]:
 
 
 def _named(before: MeasureSettings, after: MeasureSettings) -> str:
-    """Return a name for the folder of the changed settings."""
+    """Return a folder name that describes the changed settings."""
     old, new = before.model_dump(), after.model_dump()
     parts = []
     for name, value in new.items():
@@ -202,13 +202,13 @@ def add_own_scores(
 ) -> int:
     """Add a column for each of the measures ``specs`` to the successful rows of ``out``, from their embeddings.
 
-    The rows' identities and other columns stay. A row that has a value of today's code is left as it is, so that the
-    same command finishes what was interrupted.
+    The rows' identities and other columns stay. A row that has a value of the current code is left as it is, so that
+    the same command continues after an interruption.
 
     Parameters
     ----------
     specs
-        ``package.module:function``, of functions (Z [n, d], labels [n]) -> float.
+        ``package.module:function``, names of functions (Z [n, d], labels [n]) -> float.
     compute
         Fields of ``ComputeSettings`` that override the run's.
 
@@ -227,7 +227,7 @@ def add_own_scores(
         identities = _identities(out, record, specs, [job.source for job in jobs])
         names = [column_of(identity) for identity in identities]
         try_measures([spec_of(identity) for identity in identities], config.compute.model_timeout)
-        read_subset(out)  # damaged, it would leave every row without a value
+        read_subset(out)  # raises if damaged, because then no row would get a value
         if len(jobs) < len(states):
             missing = counted(len(states) - len(jobs), "model")
             log.info(f"{missing} of {out} without a finished row left out")

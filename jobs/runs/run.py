@@ -77,14 +77,14 @@ def run(
 
 
 def elsewhere(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """Return the same run on other workers; it writes a report unless the changes say no."""
+    """Return a run's settings with changed compute settings; it writes a report unless the changes forbid it."""
     stored = config.compute.model_dump() | {"write_report": True}
     compute = from_command_line(ComputeSettings, stored | dict(changes))
     return config.model_copy(update={"compute": compute})
 
 
 def _share_of(plan: Plan) -> Plan:
-    """Return what this process is to do: all of the plan, or one of several shares."""
+    """Return the part of the plan that this process computes: all of it, or its share."""
     share = plan.config.compute.share
     if share is None:
         return plan
@@ -152,7 +152,7 @@ def missing(plan: Plan, retry_failed: bool) -> list[Job]:
             outdated += is_there and state.slug not in damaged
         elif state.row is not None:
             row = with_current_facts(state.row, job.entry)
-            if job.entry.layer is not None:  # earlier versions noted no network
+            if job.entry.layer is not None:  # earlier versions did not record it
                 row["network_id"] = job.network_id
             if row != state.row:
                 write_row(out, state.slug, row)
@@ -174,7 +174,7 @@ def _compute(
     confirm_lock: Callable[[], None],
     client: "Client | None" = None,
 ) -> int:
-    """Compute the rows, or else repair what OUT holds of the images, and conclude."""
+    """Compute the rows, or, if there are none to compute, repair OUT's subset and cluster files; then conclude."""
     out, compute = plan.config.folder, plan.config.compute
     started = monotonic()
     evict_finished(plan, todo)
@@ -213,7 +213,7 @@ def _compute(
 def _inputs_are_damaged(plan: Plan) -> bool:
     """Return whether OUT's subset or cluster files differ from what was written; later measures may need them.
 
-    Where no row was measured, they may never have been written.
+    If no row was measured, they may never have been written.
     """
     if not _inputs_of_any_are_damaged(plan, plan.jobs):
         return False

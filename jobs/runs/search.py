@@ -1,8 +1,8 @@
 """A search on a time budget: all models on few images first, then all but the clearly worse on more.
 
-Early stages take a sample of the images that estimates what the models are ranked by: every image with the same chance
-for accuracy, equally many of each class for balanced accuracy. One error rate is divided over the stages that may drop
-a model.
+Early stages measure a sample of the images, drawn to suit the metric: every image with the same probability for
+accuracy, equally many of each class for balanced accuracy. One error rate is divided over the stages that may drop a
+model.
 """
 
 import logging
@@ -90,7 +90,7 @@ class Stage:
 def stages_of(subset: Subset, metric: Metric = "accuracy") -> list[Stage]:
     """Return the stages up to all images of ``subset``; each has about a third of the images of the next one.
 
-    A stage would tell nothing of classes of one image: with one, there is a single stage, on all images.
+    If a class has one image, there is a single stage, on all images: a sample says nothing about such a class.
     """
     on_all = Stage(None, len(subset.labels))
     sizes = subset.class_sizes
@@ -109,7 +109,7 @@ def row_key(job: Job) -> Key:
 
 @dataclass(frozen=True)
 class Prices:
-    """What each entry costs on these workers, by slug."""
+    """The expected cost of each entry on these workers, by slug."""
 
     costs: Mapping[str, Cost]
     workers: int
@@ -143,7 +143,7 @@ class Prices:
     def of(
         cls, speed: Speed, plan: Plan, sizes: Mapping[str, int | None], workers: int
     ) -> "Prices":
-        """Return the prices on ``workers`` workers of a speed."""
+        """Return the prices on ``workers`` workers of this speed."""
         costs = {}
         for job in plan.jobs:
             download = sizes.get(remote_weights(job.entry) or "") or 0
@@ -158,7 +158,7 @@ class Prices:
         return cls(costs, workers, plan.config.repeats)
 
     def seconds(self, jobs: Sequence[Job], images: int) -> float:
-        """Return the time until all are done."""
+        """Return the wall time in seconds until all jobs are done."""
         return wall_seconds(self._of(jobs), images, images * self.repeats, self.workers)
 
     def affordable(self, jobs: Sequence[Job], images: int, seconds: float) -> list[Job]:
@@ -172,7 +172,7 @@ class Prices:
         return sum(by_file.values())
 
     def corrected(self, rows: pd.DataFrame, jobs: Sequence[Job]) -> "Prices":
-        """Return the prices corrected by what the rows measured."""
+        """Return the prices corrected by the times in the rows."""
         ok = rows[rows["status"] == "ok"].to_dict("records")
         row_of = {(row["model"], row["img_size"]): row for row in ok}
         costs = dict(self.costs)
@@ -187,7 +187,7 @@ class Prices:
 
 
 def stages_and_order(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:
-    """Return the stages, a single one if time allows, and the models, the most promising first."""
+    """Return the stages (only the one on all images if time allows) and the models, the most promising first."""
     stages = stages_of(plan.subset, plan.config.metric)
     on_all_images = stages[-1].images
     costs = [prices.seconds([job], on_all_images) for job in plan.jobs]
@@ -203,7 +203,7 @@ def stages_and_order(plan: Plan, prices: Prices, seconds: float) -> tuple[list[S
 def announced(
     plan: Plan, jobs: Sequence[Job], stages: Sequence[Stage], prices: Prices, seconds: float
 ) -> Iterator[str]:
-    """Say what the search will do, line by line."""
+    """Yield lines that describe what the search will do."""
     first, *later = stages
     budget = plan.config.compute.budget or 0
     left = _not_done(plan, first, jobs)
@@ -231,7 +231,7 @@ def announced(
 
 
 def _why_one_stage(plan: Plan) -> str:
-    """Say why a search that lacks time for all models has no stages."""
+    """Return why a search that lacks time for all models has a single stage."""
     sizes = plan.subset.class_sizes
     if sizes.min() < 2:
         return "a class has one image, so no model can be ranked"
@@ -287,7 +287,7 @@ def search(
     plan = within_max_download(plan, sizes)
     fleet = fleet_of(config.compute) if only_plan else None
     if fleet is not None:
-        # Without workers; those of an existing scheduler are asked below.
+        # No workers are started; those of an existing scheduler are asked below.
         prices = Prices.expected(fleet, plan, sizes, display)
         _announce(plan, prices, config.compute.budget - START_S)
         return 0
@@ -336,26 +336,26 @@ def _no_check() -> None:
 
 @dataclass
 class Halving:
-    """Successive halving: the stages that are left, and the models that are left.
+    """The state of a successive halving: the remaining stages and the remaining models.
 
     Parameters
     ----------
     plan
         All models on all images.
     prices
-        What each model costs, corrected after each stage by what it measured.
+        The expected cost of each model, corrected after each stage by the measured times.
     stages
         The stages that are left, the next one first.
     candidates
-        The models, the most promising first.
+        The remaining models, the most promising first.
     end
         When the time is up, on the clock of ``time.monotonic``.
     note
         The record of the search; it is completed here.
     is_first
-        Whether no stage is over.
+        Whether no stage has finished yet.
     compared
-        The models with an accuracy after the first stage.
+        The number of models with an accuracy after the first stage.
     level
         The part of the error rate that each stage spends.
     """
@@ -385,7 +385,7 @@ class Halving:
         retry_failed: bool,
         confirm_lock: Callable[[], None],
     ) -> bool:
-        """Measure the candidates on the images of the next stage, and choose those of the one after it.
+        """Measure the candidates on the images of the next stage, and choose the candidates of the stage after it.
 
         Returns
         -------
@@ -479,7 +479,7 @@ def _refuse_unfit(plan: Plan) -> None:
 
 
 def _earlier_note(plan: Plan) -> SearchNote:
-    """Return the note of an earlier search in this OUT, with this one's budget; other stages are left out."""
+    """Return the note of an earlier search in this OUT, or a new one; add this budget, drop stages of other sizes."""
     config = plan.config
     assert config.compute.budget is not None
     rate = 100 * ERROR_RATE
@@ -502,7 +502,7 @@ def _earlier_note(plan: Plan) -> SearchNote:
 def part_of_plan(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
     """Return the plan of one stage: its images, its folder and the models that are left."""
     if stage.sample is not None:
-        # The level of white of all images: those of a stage might not suffice to decide it.
+        # The level of white is that of all images: those of a stage might not suffice to decide it.
         white = getattr(plan.subset.images, "white", None)
         update = {"sample": str(stage.sample), "white": white}
         subset = plan.config.subset.model_copy(update=update)
@@ -521,7 +521,7 @@ def stage_folder(config: RunConfig, stage: Stage) -> Path:
 
 
 def weights_in_stage(part: Subset, whole: Subset, sample: Sample) -> np.ndarray:
-    """Return how much each image of a stage's subset counts, float64 [images]."""
+    """Return the weight of each image of a stage's subset, float64 [images]."""
     taken = part.class_sizes
     of_class = sample.weights(whole.class_sizes, taken)
     return np.repeat(of_class, taken)  # a subset is sorted by class
@@ -535,7 +535,7 @@ def measure_part(
     retry_failed: bool,
     confirm_lock: Callable[[], None],
 ) -> None:
-    """Compute the rows of one stage that are missing, and begin none after ``end``."""
+    """Compute the missing rows of one stage, and start none after ``end``."""
     from dsmi_zoo.pipeline.engine.graph import run_entries
 
     open_out(part)
@@ -556,7 +556,7 @@ def _rows_of(rows: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
 
 
 def _hits(rows: pd.DataFrame) -> dict[Key, np.ndarray]:
-    """Return the images that each measured model's probe gets right, bool [images], by its row's key."""
+    """Return which images each measured model's probe classifies correctly, bool [images], by row key."""
     known = rows[rows["status"].eq("ok") & rows["probe_hits"].notna()]
     keys = zip(known["model"], known["img_size"], strict=True)
     return {key: unpacked(text) for key, text in zip(keys, known["probe_hits"], strict=True)}
@@ -578,7 +578,7 @@ def _contenders(
 
 
 def quantity_in_stage(subset: Subset, metric: Metric) -> Quantity:
-    """Return what models are ranked by, on the images of a stage."""
+    """Return the quantity by which models are ranked, on the images of a stage."""
     classes = np.unique(subset.labels, return_inverse=True)[1]
     return Quantity(metric, classes)
 

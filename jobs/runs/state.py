@@ -1,4 +1,4 @@
-"""The state of OUT: opened for a run, refused if it belongs to another, and which entries are done."""
+"""The state of OUT: opening it for a run, refusing that of another run, and finding which entries are done."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +52,7 @@ class EntryState:
 
     @property
     def was_not_reached(self) -> bool:
-        """Whether it failed because a server could not be reached: the same run tries it again by itself."""
+        """Whether the entry failed because a server could not be reached: the same run retries it automatically."""
         return (
             self.state == "failed"
             and self.row is not None
@@ -111,7 +111,7 @@ def _entry_of(job: Job) -> EntryRecord:
 
 
 def how_to_retry(failed: Sequence[EntryState], command: str) -> str:
-    """Say what computes failed entries again: ``command``, or the same run by itself where a server was not reached."""
+    """Return how to retry failed entries, in words: by ``command``, or by the same run if a server was not reached."""
     not_reached = sum(state.was_not_reached for state in failed)
     if not not_reached:
         return f"try them again: {command}"
@@ -157,7 +157,7 @@ def open_out(plan: Plan) -> RunRecord:
 def other_catalogs(
     records: Iterable[RunRecord], catalog: CatalogRecord
 ) -> tuple[CatalogRecord, ...]:
-    """Return the catalogues of runs beside ``catalog``, the oldest first."""
+    """Return the catalogues of runs other than ``catalog``, the oldest first."""
     known: dict[str, CatalogRecord] = {}
     for record in records:
         known |= {one.name: one for one in (*record.earlier_catalogs, record.catalog)}
@@ -172,7 +172,7 @@ def _class_names(subset: Subset) -> tuple[str, ...]:
     """Return the names of the subset's classes, in the order of their labels."""
     known = subset.images.class_names
     names = [known.get(label, str(label)) for label in np.unique(subset.labels).tolist()]
-    # The name of a folder may hold bytes that are no text, which JSON cannot.
+    # A folder's name may hold bytes that are not text, which JSON cannot store.
     return tuple(name.encode(errors="backslashreplace").decode() for name in names)
 
 
@@ -204,14 +204,14 @@ def record_of_same_run(plan: Plan) -> RunRecord | None:
 
 
 def images_in_words(images: int, classes: int, settings: SubsetSettings) -> str:
-    """Return images as a user knows them: ``120 images in 4 classes of clothes``, by the folder or the data set."""
+    """Describe images by their folder or data set, as a user knows them: ``120 images in 4 classes of clothes``."""
     root = settings.data_root
     name = settings.dataset if root is None else root.name or str(root)
     return f"{counted(images, 'image')} in {counted(classes, 'class')} of {shown(name)}"
 
 
 def _difference_of_images(out: Path, plan: Plan) -> str:
-    """Say how the files of a plan differ from those whose rows OUT holds."""
+    """Return in words how the files of a plan differ from those whose rows OUT holds."""
     try:
         stored = read_subset(out)
     except DamagedFile:
@@ -240,7 +240,7 @@ def _refuse_namesakes(out: Path, stored: RunRecord, plan: Plan) -> None:
 def record_unless_lost(out: Path, row_ids: Mapping[str, str]) -> RunRecord | None:
     """Return the content of OUT's run.json; None if OUT has no rows, or rows of these identities whose record is lost.
 
-    A row holds its identity, so one that is among ``row_ids`` (by slug) belongs here without a record too.
+    A row holds its identity, so one whose identity is in ``row_ids`` (by slug) belongs here even without a record.
 
     Raises
     ------
@@ -284,7 +284,7 @@ def save_record(
     embeddings_from: Path | None = None,
     earlier_catalogs: tuple[CatalogRecord, ...] = (),
 ) -> RunRecord:
-    """Write run.json and return its content; keep what else ``stored`` holds."""
+    """Write run.json and return its content; keep the other content of ``stored``."""
     now = datetime.now(UTC)
     whole = config.model_copy(update={"compute": config.compute.model_copy(update={"share": None})})
     unknown = (stored.model_extra if stored else None) or {}
@@ -327,7 +327,7 @@ def make_writable(out: Path, folders: Sequence[str] = ("results", "embeddings"))
             make_folder(out / folder)
             sweep_temporary(out / folder)
         write_atomically(out / ".writable", lambda file: file.write(b""))
-        # Another share of the run may do so at the same time.
+        # Another share of the run may remove it at the same time.
         (out / ".writable").unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
@@ -344,17 +344,17 @@ def refuse_remeasured(out: Path, stored: RunRecord) -> None:
 
 
 OWN_MEASURES = "measures.own = "
-"""How a difference in the user's own measures begins; people know the setting as ``--measure``."""
+"""The prefix of a difference in the user's own measures; users know the setting as ``--measure``."""
 
 
 def _comparable(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity without the catalogue, and with the choice of scores that earlier versions left out."""
+    """Return an identity without the catalogue, and with scores ``all`` if an earlier version recorded none."""
     measures = {"scores": "all"} | identity["measures"]
     return {**identity, "catalog": None, "measures": measures}
 
 
 def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
-    """Raise InputError unless OUT's rows were computed with the same settings; a catalogue changes no number."""
+    """Raise InputError unless OUT's rows were computed with the same settings; catalogues may differ."""
     was, given = (_comparable(one) for one in (stored.identity, config.identity()))
     different = list(differences(was, given))
     if [line.partition(" = ")[0] for line in different] == ["measures.scores"]:
@@ -377,12 +377,12 @@ def refuse_mixture(out: Path, stored: RunRecord, config: RunConfig) -> None:
 
 
 def with_scores_of_folder(config: RunConfig) -> RunConfig:
-    """Continue an existing OUT with its choice of scores, unless ``--scores`` is given; all, in earlier versions."""
+    """Return the settings with OUT's choice of scores (earlier versions: all), unless ``--scores`` is given."""
     if "scores" in config.measures.model_fields_set:
         return config
     try:
         scores = read_run(config.folder).config.measures.scores
-    except InputError:  # there is none yet, or it is reported when OUT is opened
+    except InputError:  # no run.json yet, or an error that opening OUT reports
         return config
     if scores == config.measures.scores:
         return config
@@ -391,4 +391,4 @@ def with_scores_of_folder(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"measures": measures})
 
 
-SHOWN = 50  # missing entries
+SHOWN = 50  # missing entries, at most

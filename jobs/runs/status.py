@@ -1,4 +1,4 @@
-"""What ``dsmi-zoo status`` prints: which entries of a run are done, failed and missing, and why."""
+"""The output of ``dsmi-zoo status``: which entries of a run are done, failed and missing, and why."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +55,7 @@ def status(out: Path) -> int:
 
 
 def _of_finetuned(out: Path, record: RunRecord) -> Iterator[str]:
-    """Yield the lines on fine-tuned models; none if there are none."""
+    """Yield the lines on fine-tuned models, if any."""
     if not (out / "finetuned").is_dir():
         return
     from dsmi_zoo.pipeline.store.finetuned import read_finetuned_row

@@ -49,7 +49,7 @@ def submit(
     Raises
     ------
     InputError
-        With Slurm's own message when it refuses; when the array is larger than the site allows.
+        When Slurm refuses (with Slurm's message), or the array is larger than the site allows.
     """
     profile = load_profile(config.compute.profile)
     if array is None:
@@ -61,7 +61,7 @@ def submit(
             print(f"# {name}\n{script}")
         return 0
     if array is None and profile.interface is not None:
-        interface_address(profile.interface)  # the node of the driver has it, if this machine has
+        interface_address(profile.interface)  # raises if missing; the driver's node should match
     if array is not None:
         _check_array_size(array)
     with display.status("Reading catalogue and images"):

@@ -1,6 +1,6 @@
 """List catalogues, show an entry, and check that every entry gives an embedding.
 
-``--help`` imports this module for `ORDERS`, so what is heavy is imported inside functions.
+``--help`` imports this module for `ORDERS`, so heavy modules are imported inside functions.
 """
 
 import json
@@ -113,7 +113,7 @@ def table(entries: Sequence[ModelEntry]) -> Iterator[str]:
 
 
 def in_words(value: object) -> str:
-    """Return a value as it is shown."""
+    """Format a value for display."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -122,7 +122,7 @@ def in_words(value: object) -> str:
 
 
 def show(model: str, catalog: str | None) -> int:
-    """Print everything that is known of a model, at each of its sizes."""
+    """Print everything that is known about a model, at each of its sizes."""
     where, entries = _find(model, catalog)
     for number, entry in enumerate(entries):
         if number:
@@ -165,7 +165,7 @@ def check(
 ) -> int:
     """Build every chosen entry on PyTorch's meta device and print which ones give no embedding; return 1 if any.
 
-    Only the module of a builder is looked for, because its code might download files, or do anything else.
+    Builders are not called, because their code might download files or do anything else; only their modules must exist.
     """
     from dsmi_zoo.pipeline.plan.identity import builder_hashes
 

@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 8
-PROOF_IMAGES = 1000  # of more, evenly spaced ones are compared
-LEVEL = 0.05  # of McNemar's test
-MAY_CHANGE = 0.01  # of the predictions, at the border between two classes
+PROOF_IMAGES = 1000  # if there are more, evenly spaced ones are compared
+LEVEL = 0.05  # significance level of McNemar's test
+MAY_CHANGE = 0.01  # share of the predictions, at the border between two classes
 OF_EXPORT = 1e-3
-"""The largest difference of an embedding's value between file and network, in units of its root mean square."""
+"""The largest allowed difference of an embedding's value between file and network, in units of its root mean square."""
 OF_RUN = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 0.2, "fp16": 2e-2}
-"""The same between file and the run's kept embedding, by the run's precision."""
+"""The same between the file and the run's kept embedding, by the run's precision."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How an exported file differs from a reference on the same images.
+    """The difference between an exported file and a reference on the same images.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Difference:
     allowed
         The greatest ``embedding`` that passes.
     predictions
-        The number of images that are given another class.
+        The number of images for which another class is predicted.
     mcnemar_p
         The p value of McNemar's exact test on the images that only one of the two classifies correctly.
     """
@@ -67,7 +67,7 @@ class Difference:
 
     @property
     def passes(self) -> bool:
-        """Whether the file computes the same."""
+        """Whether the file computes the same as the reference, within the tolerances."""
         is_same = self.embedding <= self.allowed and self.predictions <= MAY_CHANGE * self.images
         return is_same and self.mcnemar_p >= LEVEL
 
@@ -84,7 +84,7 @@ def convert(out: Path, model: str, to: Path, display: Display = SILENT) -> int:
     Returns
     -------
     int
-        The exit code: 1, and nothing is written, if the file computes something else than the network.
+        The exit code: 1 if the file does not compute the same as the network; then nothing is written.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def convert(out: Path, model: str, to: Path, display: Display = SILENT) -> int:
 
 
 def _planned(out: Path, record: RunRecord, model: str) -> tuple[Job, Plan]:
-    """Return the job of a model, if its embedding would be the kept one today."""
+    """Return the job of a model and its plan; raise InputError if its embedding would no longer be the kept one."""
     if record.config.random_weights:
         raise InputError(f"{out} has random weights (--random-weights): there is nothing to deploy")
     entry = entry_named(record, model, out)
@@ -155,7 +155,7 @@ def _planned(out: Path, record: RunRecord, model: str) -> tuple[Job, Plan]:
 
 
 def _class_names(record: RunRecord, kept: KeptEmbedding) -> list[str]:
-    """Return the names of the classes in the order of their labels; their numbers, if the run noted none."""
+    """Return the names of the classes in the order of their labels; their numbers, if the run recorded none."""
     labels = np.unique(kept.labels)
     if len(labels) < 2:
         raise InputError("the images are of one class, so there is no probe to deploy")
@@ -187,7 +187,7 @@ def _deployed(
 
 
 def head_of(kept: KeptEmbedding) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probe of ``probe_accuracy`` fitted to all images: weights [d, k], intercepts [k], classes by label."""
+    """Return the probe of ``probe_accuracy`` fitted to all images: weights [d, k], intercepts [k], by class label."""
     from dsmi_zoo.pipeline.measures.core.context import MeasureContext
     from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
     from dsmi_zoo.pipeline.measures.scores.probe import fitted
@@ -207,7 +207,7 @@ def _pixels(inputs: "Inputs", start: int, stop: int) -> "torch.Tensor":
 
 
 def _blocks(count: int) -> Iterator[tuple[int, int]]:
-    """Yield batches of all images, or evenly spaced ones of very many."""
+    """Yield the bounds of all batches, or of evenly spaced ones if there are more than `PROOF_IMAGES` images."""
     starts = np.arange(0, count, BATCH)
     if count > PROOF_IMAGES:
         chosen = np.linspace(0, len(starts) - 1, PROOF_IMAGES // BATCH).astype(int)
@@ -258,7 +258,7 @@ def difference(
     truth: np.ndarray,
     allowed: float,
 ) -> Difference:
-    """Compare embeddings [n, d] and scores [n, classes] with those that are wanted; ``truth`` [n] are the classes."""
+    """Compare embeddings [n, d] and scores [n, classes] with the wanted ones; ``truth`` [n] holds the true classes."""
     from dsmi_zoo.reports.statistics.paired import two_sided_p
 
     if Z.shape != wanted.shape:
@@ -267,7 +267,7 @@ def difference(
     largest = float(np.max(np.abs(Z.astype(np.float64) - wanted))) / size
     here, there = scores.argmax(axis=1), wanted_scores.argmax(axis=1)
     p = two_sided_p(there == truth, (here == truth)[None], np.ones(len(truth)))[0]
-    # NaN is no agreement.
+    # NaN counts as a difference.
     largest = largest if np.isfinite(largest) else float("inf")
     return Difference(largest, allowed, int((here != there).sum()), float(p), len(truth))
 
@@ -275,7 +275,7 @@ def difference(
 def _note(
     job: Job, record: RunRecord, names: list[str], arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what a user of the file must know."""
+    """Return the facts that a user of the file must know."""
     entry = job.entry
     transform: Any = {"img_size": entry.img_size, **job.preprocessing.model_dump()}
     if entry.builder is not None:

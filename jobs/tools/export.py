@@ -1,4 +1,4 @@
-"""Take a run's rows, correlations or figures away as files that other programs read."""
+"""Export a run's rows, correlations or figures as files that other programs read."""
 
 import logging
 from pathlib import Path
@@ -30,7 +30,7 @@ def export(out: Path, to: Path, what: What = "rows", display: Display = SILENT) 
     Raises
     ------
     InputError
-        When ``out`` is not a run, has nothing of the kind, or ``to`` has another suffix.
+        When ``out`` is not a run or has nothing of the kind, or ``to`` has an unsupported suffix.
     """
     if what == "figures":
         return _export_figures(out, to, display)

@@ -29,7 +29,7 @@ def measure(embeddings: Path, labels: Path | None, changes: dict[str, Any], as_j
         own = [load_measure(spec, COLUMN_NAMES) for spec in settings.own]
         values = measure_embedding(Z, y, scores=settings.scores, **settings.arguments())
         if y is not None:
-            # As in a run, never text.
+            # The user's measures get numbers, as in a run, never text.
             numbers = y if y.dtype.kind in "biu" else as_classes(y, len(Z))
             values |= {one.name: one.value(Z, numbers) for one in own}
     except (ValueError, MemoryError) as error:

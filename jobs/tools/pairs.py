@@ -35,7 +35,7 @@ class Kept(NamedTuple):
 
 
 def pair_models(out: Path, names: Sequence[str], display: Display = SILENT) -> int:
-    """Probe all pairs of some models, store which images they recognise, say what a pair gains, and renew the report.
+    """Probe all pairs of some models, store which images they recognise, print what a pair gains, rebuild the report.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def pair_models(out: Path, names: Sequence[str], display: Display = SILENT) -> i
 
 
 def _ranked(out: Path, record: RunRecord, rows: "pd.DataFrame") -> list[Kept]:
-    """Return the models with a kept embedding, the best first, as many as can be paired in the time."""
+    """Return the models with a kept embedding, the best first, as many as `MOST_WORK` allows to pair."""
     from dsmi_zoo.pipeline.measures.scores.probe import work_of
     from dsmi_zoo.reports.page.classes import quantity_of
     from dsmi_zoo.reports.statistics.finetuned import ranked_finalists

@@ -1,4 +1,4 @@
-"""Time a run's networks on a device of this machine, one after the other, each in a process of its own."""
+"""Time a run's networks on a device of this machine, one after the other, each in a separate process."""
 
 import logging
 from collections.abc import Sequence
@@ -55,11 +55,11 @@ def time_models(
     names
         Models of the run, ``MODEL`` or ``MODEL@SIZE``; none means those that the choice page recommends.
     precision
-        None is the run's.
+        None means the run's.
     compiled
-        Whether to time each network compiled, too.
+        Whether to time each network compiled as well.
     again
-        Whether to time again what OUT has times of.
+        Whether to repeat timings that OUT holds already.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def _tied(rows: "pd.DataFrame", record: RunRecord, out: Path) -> list[str]:
 
 
 def _place(device: str) -> Place:
-    """Name the device in another process: this one stays free of torch."""
+    """Return the device with its name, found in another process, so that this one does not import torch."""
     device = "cpu" if device == "auto" else device
     with process_pool(1, MODELS) as pool:
         name = pool.submit(_name_here, device).result()
@@ -135,7 +135,7 @@ def _name_here(device: str) -> str:
 
 
 def known_times(path: Path, compiled: bool) -> TimedRow | None:
-    """Return the times that OUT has, if they are all that is wanted."""
+    """Return the times that OUT holds; None if they are missing or damaged, or lack a wanted compiled timing."""
     try:
         row = read_timed(path)
     except FileNotFoundError:
@@ -149,7 +149,7 @@ def known_times(path: Path, compiled: bool) -> TimedRow | None:
 def _timed(
     entry: ModelEntry, sha256: str | None, place: Place, precision: str, compiled: bool
 ) -> TimedRow | str:
-    """Time one network in a fresh process; return why it could not be."""
+    """Time one network in a fresh process; return its row, or why it could not be timed."""
     try:
         with process_pool(1, MODELS) as pool:
             return pool.submit(_timed_here, entry, sha256, place, precision, compiled).result()

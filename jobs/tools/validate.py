@@ -1,4 +1,4 @@
-"""Check the paper's other claims, which score predicts accuracy best, and claims of others about scores."""
+"""Studies: the paper's other claims, which score predicts accuracy best, and other authors' claims about scores."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +84,7 @@ class ZooRun:
         )
 
     def transfer_jobs(self) -> dict[str, TransferJob]:
-        """Return what the probe and the fine-tuning on the other images need, by the model's name."""
+        """Return the jobs of the probe and the fine-tuning on the other images, by the model's name."""
         config = self.config
         subset = config.subset
         by_model = {}
@@ -162,7 +162,7 @@ SMALL_TRAININGS = TrainingStudy(
 )
 
 
-# The data sets whose images are all measured; of the others, as many per class as a run takes here.
+# Data sets whose images are all measured; of the others, `IMAGES_PER_CLASS` images of each class are.
 MEASURED_WHOLE = ("digits", "fashion", "photos")
 IMAGES_PER_CLASS = 50
 
@@ -187,7 +187,7 @@ class _Record(BaseModel):
 
 @dataclass(frozen=True)
 class Validation:
-    """What to check, and where."""
+    """The settings of the studies: their data sets, their size and their output folder."""
 
     out: Path
     compute: ComputeSettings
@@ -316,7 +316,7 @@ def checkpoint_rows(out: Path, recipes: Sequence[Trajectory]) -> pd.DataFrame:
 
 
 def validate(validation: Validation, studies: Sequence[str], display: Display = SILENT) -> int:
-    """Compute what is missing of the studies and write the report of all that OUT holds.
+    """Compute the missing parts of the studies, and write the report on all studies in OUT.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where and how a run is computed, which never changes a number; and the modules that its workers preload."""
+"""Compute settings of a run, which never change a number, and the modules that its workers preload."""
 
 import re
 from pathlib import Path
@@ -10,9 +10,9 @@ from dsmi_zoo._util.paths import absolute_path, default_cache
 from dsmi_zoo._util.settings import Clash, OnCommandLine, Settings
 from dsmi_zoo._util.text import in_bytes, in_seconds
 
-# What every row needs sooner or later.
+# Modules that every row needs.
 MEASURES = ("dsmi_zoo.pipeline.engine.graph", "sklearn.cluster", "sklearn.mixture")
-# What embeddings need, too.
+# Modules that embeddings need as well.
 MODELS = (
     *MEASURES,
     "timm",
@@ -47,7 +47,7 @@ Download = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(in
 
 
 class ComputeSettings(Settings):
-    """Where and how it runs; nothing here changes a number."""
+    """Settings of where and how a run is computed; none of them changes a number."""
 
     cluster: Annotated[
         str, AfterValidator(_known_cluster), OnCommandLine(metavar="NAME|ADDRESS")

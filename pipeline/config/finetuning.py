@@ -1,4 +1,4 @@
-"""The one recipe by which models are fine-tuned: what it fixes, and the parts of the images that it holds out."""
+"""The recipe by which all models are fine-tuned: its settings, and the parts of the images that it holds out."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ class Steps(NamedTuple):
 
 
 class FineTuning(BaseModel):
-    """All weights of a network are trained by AdamW, with a new classifier; docs/choose.md describes it.
+    """The recipe: AdamW trains all weights of a network, with a new classifier; docs/choose.md describes it.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class FineTuning(BaseModel):
     learning_rate
         The peak: the rate rises linearly over the first ``warm_up`` of the steps, and falls to 0 as a cosine.
     classifier_rate
-        Factor on the rate of the new classifier.
+        Factor on the learning rate of the new classifier.
     folds
         Parts of the images; each is held out once, while a network is trained on all others.
     few_images, folds_of_many

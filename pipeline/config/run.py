@@ -53,7 +53,7 @@ def _no_empty_name(folder: Any) -> Any:
 
 
 ALL, BLOCKS = "all", "blocks"
-"""The layers of each network that ``layers`` may stand for."""
+"""Values of ``layers`` that stand for several layers of each network."""
 
 
 def _listed(names: Any) -> Any:
@@ -85,7 +85,7 @@ def _as_text(path: Any) -> Any:
 
 
 class SubsetSettings(Settings):
-    """Which images are embedded."""
+    """Settings of the images that are embedded."""
 
     dataset: Annotated[str, OnCommandLine(metavar="NAME")] = Field(
         default="digits", description=f"{', '.join(DATASETS)} or timm:NAME."
@@ -140,13 +140,13 @@ class SubsetSettings(Settings):
 
     @property
     def title(self) -> str:
-        """What people call the images: the name as set, else that of their folder, else the data set's."""
+        """The name of the images for people: the name as set, else that of their folder, else the data set's."""
         folder = self.data_root.name if self.data_root is not None else ""
         return self.name or folder or self.dataset
 
 
 class RunConfig(Settings):
-    """A whole run."""
+    """All settings of a run."""
 
     catalog: Annotated[str, OnCommandLine(metavar="NAME|FILE")] = Field(
         default="digits",
@@ -192,14 +192,14 @@ class RunConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _trained_zoos_on_their_own_images(cls, given: Any) -> Any:
-        """Default to the data set that a zoo trained on the spot is trained on."""
+        """Default to the data set on which the networks of a seeded zoo are trained."""
         zoo = seeded_zoo(str(given.get("catalog"))) if isinstance(given, dict) else None
         if zoo is None:
             return given
         subset = given.get("subset", {})
         if isinstance(subset, SubsetSettings):
             subset = subset.model_dump(exclude_unset=True)
-        # Other errors in it are reported by its fields.
+        # The subset's fields report other errors in it.
         if not isinstance(subset, dict) or "dataset" in subset:
             return given
         if subset.get("data_root") is not None and zoo[0] in NEEDS_NO_ROOT:
@@ -252,7 +252,7 @@ class RunConfig(Settings):
         # The level of white and the copies that are kept are part of the hash of the images; a name is only shown.
         elsewhere = {"data_root", "class_order", "white", "keep_copies", "name", "sample"}
         subset = self.subset.model_dump(mode="json", exclude=elsewhere)
-        if self.subset.sample:  # rows of earlier versions have no such key, nor the next one
+        if self.subset.sample:  # rows of earlier versions lack this key and the next one
             subset["sample"] = self.subset.sample
         if self.subset.class_order:
             subset["class_order"] = Path(self.subset.class_order).name
@@ -299,7 +299,7 @@ def resolve_config(
     if is_file(config.catalog):  # run.json must find it again from any folder
         config = config.model_copy(update={"catalog": str(Path(config.catalog).absolute())})
     order = config.subset.class_order
-    if order not in (None, "text", "number"):  # as above
+    if order not in (None, "text", "number"):  # as for the catalogue
         subset = config.subset.model_copy(update={"class_order": str(absolute_path(Path(order)))})
         config = config.model_copy(update={"subset": subset})
     if config.subset.data_root is not None:
@@ -312,7 +312,7 @@ def resolve_config(
 def _refuse_default_catalog(subset: SubsetSettings, *, is_command: bool) -> None:
     """Refuse images of a folder without a catalogue: the default holds toy networks, trained on digits."""
     if subset.dataset in NEEDS_NO_ROOT and "dataset" in subset.model_fields_set:
-        return  # refused because the folder does not apply
+        return  # refused later, because the folder does not apply
     folder, out = str(subset.data_root), f"runs/{subset.title}"
     if is_command:
         option, catalog = "--data-root", "--catalog"
@@ -348,7 +348,7 @@ def _with_its_images(subset: SubsetSettings, data_root: Path) -> SubsetSettings:
 
 
 def validated(kind: type[SettingsType], settings: Mapping[str, Any], where: str) -> SettingsType:
-    """Validate ``settings``; an InputError of one line starts with ``where``."""
+    """Validate ``settings``, or raise an InputError of one line that starts with ``where``."""
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -359,7 +359,7 @@ def validated(kind: type[SettingsType], settings: Mapping[str, Any], where: str)
 def as_named(
     kind: type[SettingsType], settings: Mapping[str, Any], names: Mapping[KeyPath, str]
 ) -> SettingsType:
-    """Validate ``settings``; an InputError uses the ``names`` under which they were given."""
+    """Validate ``settings``, or raise an InputError with the ``names`` under which they were given."""
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -367,7 +367,7 @@ def as_named(
 
 
 def from_command_line(kind: type[SettingsType], settings: Mapping[str, Any]) -> SettingsType:
-    """Validate ``settings``; an InputError names the option."""
+    """Validate ``settings``, or raise an InputError that names the option."""
     return as_named(kind, settings, flags_of(kind))
 
 

@@ -1,4 +1,4 @@
-"""From a model and images to an embedding."""
+"""Embedding of images by a model."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -78,7 +78,7 @@ class View:
 def pixels_on(device: torch.device, view: np.ndarray | StoredView) -> torch.Tensor | None:
     """Return a whole stored view, uint8 [n, h, w, 3], on the device, where it stays until another one is asked for.
 
-    None if it does not fit or is not stored: the caller reads it batch by batch.
+    Return None if it does not fit or is not stored, so that the caller reads it batch by batch.
     """
     global _kept
     if not isinstance(view, StoredView) or device.type not in KEPT_ON:
@@ -107,7 +107,7 @@ def embed(
     device: torch.device,
     batch_size: int | None = None,
 ) -> Embedding:
-    """Return the penultimate embedding of a view, uint8 [n, h, w, 3], as ``embed_inputs``."""
+    """Return the penultimate embedding of a view, uint8 [n, h, w, 3], as ``embed_inputs`` does."""
     return embed_inputs(model, View(view, preprocessing), device, batch_size=batch_size)
 
 
@@ -182,14 +182,14 @@ def embed_inputs(
 
 
 def shares_a_pass(model: torch.nn.Module) -> bool:
-    """Return whether hooks leave a network's arithmetic as it is: torch's own encoder takes another path with them."""
+    """Return whether hooks leave the network's arithmetic as is; torch's encoder layers take another path with them."""
     return not any(isinstance(one, torch.nn.TransformerEncoderLayer) for one in model.modules())
 
 
 def _depths(
     network: torch.nn.Module, inputs: Inputs, device: torch.device, layers: Sequence[str]
 ) -> dict[str, float]:
-    """Return the relative depths of layers by a pass of one image; of a network that takes none, no depth."""
+    """Return the relative depths of layers by a pass of one image; empty if that pass fails."""
     _, dtype = place_of(network)
     try:
         return relative_depths(network, inputs.batch(0, 1, device).to(dtype), layers)
@@ -200,9 +200,9 @@ def _depths(
 
 @contextmanager
 def _weights_ordered(model: torch.nn.Module, channels_last: bool) -> Iterator[None]:
-    """Put a network's weights into the order channels last, and then back: it may be trained on.
+    """Put a network's weights into channels-last order, and back at the end, because the caller may train it further.
 
-    Weights that are made in inference mode cannot be trained at all.
+    Inference mode is off for this, because weights that are made in it cannot be trained.
     """
     if not channels_last:
         yield
@@ -217,10 +217,10 @@ def _weights_ordered(model: torch.nn.Module, channels_last: bool) -> Iterator[No
 
 
 def takes_channels_last(model: Any, device: torch.device) -> bool:
-    """Return whether weights and images are put into the order in memory in which convolutions are fastest.
+    """Return whether weights and images are put into channels-last order, in which convolutions are fastest.
 
-    On a CPU it pays if convolutions hold a quarter of the weights (more, but for a classifier of many classes): a
-    transformer's first layer alone gains nothing. A user's own network may call ``view``, which needs the usual order.
+    On a CPU it pays if convolutions hold a quarter of the weights (a low share, because a large classifier counts too):
+    a transformer's first layer alone gains nothing. A user's network may call ``view``, which needs the usual order.
     """
     if not has_pre_logits(model):
         return False

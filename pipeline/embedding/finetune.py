@@ -82,18 +82,18 @@ def fine_tune(
 ) -> None:
     """Train all weights of a model with a new classifier, then re-estimate batch norm's statistics.
 
-    Where a batch does not fit into the memory, it goes through the network in parts; the training begins again then.
+    If a batch does not fit into memory, the training restarts, and batches go through the network in parts.
 
     Parameters
     ----------
     model
-        Its output are logits.
+        A network whose outputs are logits.
     labels
         Numbered from 0, int64 [n].
     train
         The numbers of the training images, int64 [k].
     seed
-        Of the order of the batches, and of what the network itself draws.
+        The seed of the order of the batches, and of the network's own random numbers.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def fine_tune(
 
 @contextmanager
 def _threads_for(pixels: int) -> Iterator[None]:
-    """Use one CPU thread where a step is small: several would mostly wait for each other, the more so beside others."""
+    """Use one CPU thread if a step is small: several would mostly wait for each other, more so on a busy machine."""
     threads = torch.get_num_threads()
     if pixels < CPU_BATCH_PIXELS:
         torch.set_num_threads(1)
@@ -173,9 +173,9 @@ def _train(
 
 
 def parameter_groups(model: Any, classifier_rate: float) -> list[dict[str, Any]]:
-    """Return the parameters of the classifier, with a learning rate, and all others, as torch's optimisers take them.
+    """Return parameter groups for torch's optimisers: the classifier's, with its learning rate, and all others.
 
-    A timm network may have several layers for its classifier, or none that it names; then all are alike.
+    A timm network's classifier may be several layers; if the network names none, all parameters are one group.
     """
     named = [model.classifier] if isinstance(model, WithClassifier) else model.get_classifier()
     modules = named if isinstance(named, Sequence) else [named]
@@ -197,7 +197,7 @@ def _batches(
 
 
 def rate_at(step: int, total: int, warm_up: float) -> float:
-    """Return the share of the greatest learning rate: linear from 0 over the warm-up, then a cosine to 0."""
+    """Return the learning rate as a share of its peak: linear from 0 over the warm-up, then a cosine to 0."""
     rising = max(1.0, warm_up * total)
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -213,7 +213,7 @@ def mixed(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def mixed_precision(device: torch.device) -> str | None:
-    """Return the name of the lower precision of a mixed one; None where all is computed in float32."""
+    """Return the name of the lower precision in mixed-precision training; None if all is computed in float32."""
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
 
 

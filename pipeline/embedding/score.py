@@ -41,7 +41,7 @@ def score(
 ) -> dict[str, Value]:
     """Embed images with a network and measure the embedding.
 
-    The network is left as it was: its mode, its device and all random states.
+    The network's mode and device and all random states are left as they were.
 
     Parameters
     ----------
@@ -56,15 +56,15 @@ def score(
         The columns to compute, as for `measure`; by default all.
     layer : str, optional
         A name of ``model.named_modules()``, whose output is the embedding, or ``.`` for the model's own; by default the
-        penultimate layer: a timm model's pre-logits, of any other model the input of the ``nn.Linear`` that ends it.
+        penultimate layer: a timm model's pre-logits, or the input of the ``nn.Linear`` that ends any other model.
     batch_size : int, optional
         The most images in a forward pass; by default chosen by the device.
     device : str or torch.device, optional
         Where to compute; by default where the model is. On a GPU the embedding is measured there too.
     image_ids, input_clusters : [n], optional
-        As those of `measure`.
+        As for `measure`.
     **settings
-        Those of `measure`, such as ``sigma`` and ``t``.
+        The settings of `measure`, such as ``sigma`` and ``t``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How fast a network runs on this device: single passes, timed one by one after a warm-up."""
+"""The speed of a network on this device: passes are timed one by one after a warm-up."""
 
 import ctypes
 import gc
@@ -31,11 +31,11 @@ from .embed import numerics, takes_channels_last
 
 ENOUGH_S = 2.0  # of timed passes of one batch
 FEWEST, MOST = 5, 1000  # timed passes
-FOR_P95 = 20  # passes, below which there is no 95th percentile
+FOR_P95 = 20  # fewest passes for a 95th percentile
 WARM_UP_S, WARM_UP = 0.3, 3
-SLOW_S = 4.0  # a pass that takes longer is of no larger batch
+SLOW_S = 4.0  # after a pass that takes longer, no larger batch is tried
 SMALLER_FIRST = 2  # doublings without a gain, after which no larger batch is tried
-MEMORY_SHARE = 0.8  # of the free memory, that a larger batch may be expected to take on a CPU
+MEMORY_SHARE = 0.8  # of the free memory; on a CPU no larger batch is tried beyond it
 BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # in a processor's times
 
 
@@ -66,9 +66,9 @@ def time_network(
     *,
     compiled: bool = False,
 ) -> TimedRow:
-    """Time the forward passes of one network, to be called in a process that does nothing else.
+    """Time the forward passes of one network; call it in a process that does nothing else.
 
-    timm's networks have random weights, which are as fast as trained ones. What runs is the whole network as it is
+    timm's networks have random weights, which are as fast as trained ones. The whole network is timed as it is
     deployed, with its classifier if it has one.
 
     Parameters
@@ -78,7 +78,7 @@ def time_network(
     precision
         As for `embed.embed_inputs`.
     compiled
-        Whether to time it compiled, too.
+        Whether to time it compiled as well.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def time_network(
 
 
 def _compiled(bench: "_Bench", batch: int) -> tuple[Mode | None, str | None]:
-    """Time the compiled network at one image and in batches, or say in one line why torch cannot compile it."""
+    """Time the compiled network at one image and in batches, or return in one line why torch cannot compile it."""
     try:
         started = timer()
         # Compiled for each of the two batches: one network for all of them may be slower.
@@ -164,14 +164,14 @@ class _Bench:
     memory: "_Memory"
 
     def run(self, batch: int) -> Callable[[], object]:
-        """Return a forward pass of random images."""
+        """Return a function that makes a forward pass of random images."""
         images = torch.rand(batch, 3, self.size, self.size, device=self.device)
         images = images.contiguous(memory_format=self.layout)
         return lambda: self.network(images)
 
     def passes(self, batch: int, fewest: int = FEWEST) -> Passes:
-        """Time passes of one batch one by one, so that they have percentiles, after a warm-up."""
-        run = timeit.Timer(self.run(batch), timer=timer)  # which waits for a GPU
+        """Time passes of one batch one by one after a warm-up, so that they have percentiles."""
+        run = timeit.Timer(self.run(batch), timer=timer)  # torch's timer waits for a GPU
         self.memory.reset()
         seconds = run.repeat(WARM_UP, 1)
         while sum(seconds) < WARM_UP_S:
@@ -188,16 +188,16 @@ class _Bench:
         )
 
     def mode(self, single: Passes, batch: int, seconds_compile: float | None = None) -> Mode:
-        """Time a batch, too, and return the times of one image and of the faster of the two."""
+        """Time a batch as well, and return the times of a single image and of the faster of the two."""
         best = single
         if batch > 1:
             best = max(single, self.passes(batch), key=lambda passes: passes.rate)
         return Mode(single=single, best=best, seconds_compile=seconds_compile)
 
     def fastest_batch(self) -> tuple[int, int | None]:
-        """Double the batch while that makes images faster; return the fastest, and the largest that fits.
+        """Double the batch while that speeds images up; return the fastest batch, and the largest that fits.
 
-        A batch that does not fit is not tried again: half of it was.
+        If a batch does not fit, the largest is half of it, which did; it is None if no limit was met.
         """
         batch, best, best_rate, since = 1, 1, 0.0, 0
         while batch <= MAX_BATCH and since <= SMALLER_FIRST:
@@ -226,47 +226,47 @@ class _Bench:
 
 @dataclass
 class _Memory:
-    """What a network adds to the memory of its process: its weights, and the activations of a pass."""
+    """The memory that a network adds to its process: its weights, and the activations of a pass."""
 
     device: torch.device
     before: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Note what the process holds without the network."""
+        """Record the memory of the process without the network."""
         self.before = 0 if self.device.type == "cuda" else psutil.Process().memory_info().rss
 
     def reset(self) -> None:
-        """Forget the peak of what ran before."""
+        """Reset the peak, so that earlier passes do not count."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
-        with suppress(OSError, AttributeError):  # Linux with glibc
+        with suppress(OSError, AttributeError):  # only Linux with glibc can
             ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def peak(self) -> int:
-        """Return the most bytes since the reset; where only Linux knows a peak, those in use."""
+        """Return the peak in bytes since the reset; on a CPU, the bytes in use if the system knows no peak."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         used = psutil.Process().memory_info().rss
         return max(0, used - self.before, (peak_resident() or 0) - self.before)
 
     def has_room_for_twice(self) -> bool:
-        """Return whether a batch twice as large is expected to fit; a GPU tells when it is tried."""
+        """Return whether a batch twice as large is expected to fit; always on a GPU, where trying it is safe."""
         if self.device.type == "cuda":
             return True
         return self.peak() < MEMORY_SHARE * psutil.virtual_memory().available
 
 
 class _Others:
-    """How much of the cores of this process other processes use."""
+    """The share of this process's cores that other processes use."""
 
     def __init__(self) -> None:
         self._before = self._now()
 
     def share(self) -> float:
-        """Return the mean share since this was made, 0 to 1."""
+        """Return the mean share since this object was created, 0 to 1."""
         wall, busy, own = (now - then for now, then in zip(self._now(), self._before, strict=True))
         cores = len(_cores())
         return float(np.clip((busy - own) / max(wall * cores, 1e-9), 0, 1))

@@ -31,7 +31,7 @@ def train_weights(
     train: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
 ) -> Path:
-    """Train the entry's model, unless ``path`` holds its weights, and store them with their test accuracy.
+    """Train the entry's model unless ``path`` holds its weights, and store the weights with their test accuracy.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def fit(
     entry
         Gives the preprocessing of the images.
     view, labels
-        uint8 [n, h, w, 3] and int64 [n], of which the recipe's number of images is used.
+        uint8 [n, h, w, 3] and int64 [n]; the recipe's number of images is chosen from them.
     """
     assert entry.preprocessing is not None
     chosen = stratified(labels, recipe.train_images, recipe.seed)
@@ -114,7 +114,7 @@ def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
     """Re-estimate batch norm's running statistics as the mean over the batches of these images.
 
     The moving averages of a training of a hundred steps lag far behind its weights: with them, a network that
-    recognises 99% of the test images recognised 26%. Weights, mode and random states stay as they are.
+    recognises 99% of the test images recognised only 26%. Weights, mode and random states stay as they are.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
 
 
 class Descent(Protocol):
-    """What a recipe says about the steps of a training."""
+    """The settings of a recipe for the steps of a training."""
 
     @property
     def epochs(self) -> int:
@@ -139,15 +139,15 @@ class Descent(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Images of a step."""
+        """Images per step."""
 
     @property
     def learning_rate(self) -> float:
-        """The greatest one."""
+        """The greatest learning rate."""
 
     @property
     def weight_decay(self) -> float:
-        """AdamW's."""
+        """Weight decay of AdamW."""
 
 
 def descend(
@@ -166,17 +166,17 @@ def descend(
     Parameters
     ----------
     images
-        Their number.
+        The number of training images.
     loss_of
         Returns the mean loss, a scalar, of the images with these numbers, int64 [batch].
     after_epoch
         Called with the number of finished epochs.
     schedule
-        Makes the schedule of the learning rate, which goes on after each step; None keeps the rate.
+        Makes the schedule of the learning rate, which advances after each step; None keeps the rate constant.
     groups
-        Of parameters, as torch's optimisers take them; None trains all alike.
+        Parameter groups as torch's optimisers take them; None trains all parameters alike.
     at_once
-        The most images in a forward pass; the gradients of a batch's parts add up. None takes a batch at once.
+        The most images in a forward pass; the gradients of a batch's parts add up. None passes whole batches.
     """
     trained = model.parameters() if groups is None else list(groups)
     optimiser = torch.optim.AdamW(

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 CLUSTER_SIDE = 64  # the paper's script shrinks the inputs to 64 x 64 before it clusters them
 PAPER_SCALE = (0.6, 1.6)  # of the paper's random crops
-TALL = 1.8  # from twice as high as wide, Pillow 13 resizes down first when it shrinks
+TALL = 1.8  # Pillow 13 shrinks images vertically first if 2 or more times as high as wide
 SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos": 3}  # of an interpolation, pixels on either side
 ROWS_AT_ONCE = 64  # of a view in memory
 # If a larger view does not fit, its entry fails; if a smaller one does not, the disk is full.
@@ -84,7 +84,7 @@ def open_stored(path: Path) -> StoredView:
 
 
 class ViewTooLarge(InputError):
-    """A view for which the disk has no room, because its images are very large or very many."""
+    """Raised when the disk has no room for a view, because its images are very large or very many."""
 
 
 def view_path(cache: Path, subset_digest: str, img_size: int, preprocessing: Preprocessing) -> Path:
@@ -111,18 +111,18 @@ def make_view(
     Parameters
     ----------
     threads
-        How many images to decode and crop in parallel.
+        The number of images to decode and crop in parallel.
     also
         Called with each image's number and the decoded image, when the view is made.
 
     Raises
     ------
     InputError
-        Names an image that cannot be decoded.
+        When an image cannot be decoded; the message names it.
     ViewTooLarge
         When the disk has no room for a very large view.
     DiskFull
-        When it has no room for one of an ordinary size.
+        When the disk has no room for a view of ordinary size.
     """
 
     shape = (len(subset.labels) * subset.repeats, img_size, img_size, 3)
@@ -199,7 +199,7 @@ def open_view(path: Path) -> StoredView:
     Raises
     ------
     DamagedFile
-        When it has changed since it was made; making it again repairs it.
+        When the file has changed since it was made; making it again repairs it.
     """
     problem = damage(path)
     if problem:
@@ -242,7 +242,7 @@ def drop_oldest_views(cache: Path, limit_gb: float, keep: set[Path]) -> list[Pat
 
 
 def input_vector(image: Image.Image) -> np.ndarray:
-    """Return an input X as a vector to be clustered: float32 [64 * 64 * 3] in 0 to 1, the image squashed."""
+    """Return an input X as a vector for clustering: the image squashed to 64 x 64, float32 [64 * 64 * 3], 0 to 1."""
     shrunk = image.resize((CLUSTER_SIDE, CLUSTER_SIDE), Image.Resampling.BICUBIC)
     return np.asarray(shrunk).ravel().astype(np.float32) / 255
 
@@ -265,7 +265,7 @@ def view_vectors(
 def timm_crop(
     img_size: int, preprocessing: Preprocessing
 ) -> Callable[[Image.Image, int], np.ndarray]:
-    """Return what makes an RGB image, and a seed that it ignores, a row of a view by timm's evaluation transform."""
+    """Return a function that maps an RGB image (and an unused seed) to a view row by timm's evaluation transform."""
     from timm.data import create_transform
 
     transform = create_transform(
@@ -292,11 +292,11 @@ def timm_crop(
 
 
 def central_crop(image: Image.Image, size: int, shorter: int, interpolation: str) -> np.ndarray:
-    """Resize an RGB image's shorter side, and crop its centre: timm's pixels, without most of those that it cuts off.
+    """Resize an RGB image's shorter side and crop its centre: timm's pixels, without computing most of those cut off.
 
-    Pillow resizes across, then down. Rows that the second step does not read are left out of the first, and columns
-    outside the crop out of the second. Pillow's own ``box`` would save more, but its corners are in single precision,
-    which changes pixels. The image is less than `TALL` times as high as wide.
+    Pillow resizes horizontally, then vertically. The first step leaves out rows that the second does not read, and the
+    second leaves out columns outside the crop. Pillow's own ``box`` would save more, but its corners are in single
+    precision, which changes pixels. The image must be less than `TALL` times as high as wide.
     """
     resampling = Image.Resampling[interpolation.upper()]
     width, height = (int(shorter * side / min(image.size)) for side in image.size)

@@ -1,8 +1,8 @@
-"""Attempts at a piece of work, counted in OUT, so that the count outlives the processes that die of it.
+"""Attempts at a piece of work, counted in OUT, so that the count survives the processes that the work kills.
 
-Dask tries a task again when its worker died, and other schedulers count differently or not at all. So that one rule
-holds under all of them, whoever finds two unfinished attempts makes the last one, in a process of its own and with
-nothing else of the run on its machine. No entry fails for what another one did to its worker or its machine.
+Dask retries a task when its worker died; other schedulers count differently or not at all. To apply one rule under all
+of them, a worker that finds two unfinished attempts makes the last one, in a separate process and with nothing else of
+the run on its machine. So no entry fails because another one killed its worker or its machine.
 """
 
 import math
@@ -20,35 +20,35 @@ from threading import Lock
 from typing import Any
 
 import psutil
-from distributed.protocol.pickle import dumps, loads  # as between Dask's own processes
+from distributed.protocol.pickle import dumps, loads  # as Dask's processes use
 
 from dsmi_zoo._util.forkserver import Forked, Spawned, child_process
 from dsmi_zoo._util.locks import machine_lock
 from dsmi_zoo._util.text import size_in_words
 
 ATTEMPTS = 3
-LOST_AT_MOST = 9  # attempts that ended without a witness, as when their machine died
+LOST_AT_MOST = 9  # attempts that ended unobserved, as when their machine died
 
 LOOK_EVERY_S = 0.1
 SUSPENDED_FOR_S = 240.0
-MEMORY_SHARE = 0.95  # as Dask's nanny, which watches its worker only
+MEMORY_SHARE = 0.95  # as in Dask's nanny, which watches only its worker
 PIPE_BYTES = 60_000  # an unread pipe holds 64 KiB
 
-# A worker with several threads does one thing at a time: a model's clock and torch's defaults belong to the process.
+# A worker with several threads runs one task at a time: a model's clock and torch's defaults belong to the process.
 _ONE_AT_A_TIME = Lock()
 
 
 class KilledWorker(Exception):
-    """Each attempt ended its worker's process."""
+    """Raised when each attempt ended its worker's process."""
 
 
 class Died(Exception):
-    """The process ended before the call returned; the message says how."""
+    """Raised when the process ended before the call returned; the message says how."""
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """The attempts at one piece of work, each a file ``OUT/attempts/<kind>-<slug>.<number>`` until it has ended."""
+    """The attempts at one piece of work; each is a file ``OUT/attempts/<kind>-<slug>.<number>`` until it has ended."""
 
     out: Path
     kind: str
@@ -56,7 +56,7 @@ class Attempts:
     timeout: float | None = None  # seconds that the work may take
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call ``function(*arguments)`` in this process or, as the last attempt, in a process of its own.
+        """Call ``function(*arguments)`` in this process or, as the last attempt, in a new process.
 
         Raises
         ------
@@ -97,12 +97,12 @@ class Attempts:
         return sum(self._note(number).exists() for number in range(1, LOST_AT_MOST + 2))
 
     def forget(self) -> None:
-        """Forget all attempts so far: the work is done, or its worker was stopped on purpose."""
+        """Delete the record of all attempts, because the work is done or its worker was stopped on purpose."""
         for number in range(1, LOST_AT_MOST + 2):
             self._note(number).unlink(missing_ok=True)
 
     def _begin(self) -> int:
-        """Note a new attempt and return its number; exclusive creation is safe on network file systems, too."""
+        """Record a new attempt and return its number; exclusive creation is safe on network file systems, too."""
         self._note(1).parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             try:
@@ -157,7 +157,7 @@ def in_a_child(
         with writing:
             child = child_process(_answer, writing, dumps((function, arguments)))
         ended = _watch(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
-        # Not just the end of the file: a process that the call left behind may hold the pipe open.
+        # Do not wait for the end of the file: a process that the call left behind may hold the pipe open.
         if not reading.poll():
             raise Died(ended)
         try:
@@ -203,9 +203,9 @@ def _answer(channel: Connection, call: bytes) -> None:
         value = function(*arguments)
     except Exception as raised:
         error = raised
-    if os.getpid() == process:  # not one that the call has forked
+    if os.getpid() == process:  # not in a process that the call forked
         channel.send_bytes(_pack(value, error))
-    os._exit(0)  # whatever threads there are
+    os._exit(0)  # even if threads are still running
 
 
 def _pack(value: Any, error: Exception | None) -> bytes:

@@ -1,4 +1,4 @@
-"""What a monitor costs: how many images keep to a share of the training time, and the share that was spent."""
+"""The cost of a monitor: the number of images that fits a share of the training time, and the share spent."""
 
 import math
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-SHARE = 0.02  # of the training time, for the measurements
-CHOICE = 0.08  # of the time between two measurements, once, for choosing the number of images
-WORTH_TRYING = 1.25  # times as many images
-BUDGET = 0.05  # of the training time, for both together, from five measurements on
+SHARE = 0.02  # share of the training time for the measurements
+CHOICE = 0.08  # share of the time between two measurements, once, to choose the number of images
+WORTH_TRYING = 1.25  # least factor between the numbers of images of two trials
+BUDGET = 0.05  # share of the training time for both together, from five measurements on
 
 
 def choose_n(
     timed: Callable[[int], float], least: int, most: int, budget: float, limit: float
 ) -> tuple[int, float]:
-    """Choose how many images to measure, by measuring up to twice as many each time.
+    """Choose how many images to measure, by trials with up to twice as many images each.
 
     The number is never extrapolated: beyond the budget it is interpolated between the last two trials. A trial beyond
     the budget is repeated, in case the machine was busy with something else.
@@ -24,25 +24,25 @@ def choose_n(
     Parameters
     ----------
     timed
-        Measures so many images, and returns the seconds that this took.
+        Function that measures the given number of images and returns the seconds it took.
     least, most
-        The bounds of the number.
+        Bounds of the number of images.
     budget
         Seconds for one measurement.
     limit
-        Seconds for all trials: after it no trial starts, and none is expected to end, except the two of ``least``.
+        Seconds for all trials: no trial starts that is expected to end later, except the two of ``least``.
 
     Returns
     -------
     n
         The number of images.
     seconds
-        What the fewest images took.
+        Seconds that ``least`` images took.
     """
     first, n = timed(least), least  # the first call loads and allocates
     again = timed(n)
     spent, seconds = first + again, min(first, again)
-    of_least, growth = seconds, 1.0  # of the time with n: 1 for forward passes, 3 for eigenvalues
+    of_least, growth = seconds, 1.0  # time grows by this power of n: 1 forward, 3 eigenvalues
     while n < most and seconds < budget:
         larger = min(2 * n, most, int(n * (budget / seconds) ** (1 / growth)))
         expected = seconds * (larger / n) ** growth
@@ -63,14 +63,14 @@ def choose_n(
 
 @dataclass(frozen=True)
 class Cost:
-    """What measuring took.
+    """Time spent on measuring.
 
     Attributes
     ----------
     regular
-        Percent of the training time, by the median measurement: one that a busy machine made slow does not count.
+        Percent of the training time, from the median measurement: one slowed down by a busy machine does not count.
     whole
-        Percent of the training time while it ran: the measurements as they were, and the choice of their images.
+        Percent of the training time, from all measurements during training and the choice of their images.
     start
         Seconds before the training: imports, and a first forward pass.
     """
@@ -81,7 +81,7 @@ class Cost:
 
 
 def cost_of(rows: pd.DataFrame) -> Cost | None:
-    """Return what a monitor's measurements took; None before the first one of a training."""
+    """Return the cost of a monitor's measurements; None before the first one during training."""
     training = rows["seconds_training"].to_numpy(float)
     measuring = rows["seconds_monitor"].to_numpy(float)
     if len(rows) < 2 or not training[-1] > 0 or not np.isfinite(measuring).all():

@@ -16,7 +16,7 @@ from ..measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
 SIMPLE_SCORES = tuple(
     one for one in COMPARISONS if one.name in ("neighbour_accuracy", "centre_accuracy")
 )
-"""The scores to beat, measured beside the others."""
+"""The baselines, measured along with the other scores."""
 
 NUMBERS = (
     "step", "seconds_training", "seconds_monitor", "n_samples", "embedding_dim",
@@ -39,12 +39,12 @@ def layers_of(layer: str | Sequence[str | None] | None) -> list[str | None]:
 
 
 def column_of(layers: Sequence[str | None], layer: str | None, name: str) -> str:
-    """Return the column of a layer's value: the first layer's have plain names, as without other layers."""
+    """Return the column of a layer's value: a plain name for the first layer, else prefixed by the layer's name."""
     return name if layer == layers[0] else f"{layer or PENULTIMATE}/{name}"
 
 
 def own_columns(names: Iterable[str], layers: Sequence[str | None]) -> list[str]:
-    """Return those columns that hold the caller's own numbers."""
+    """Return the columns that hold the caller's own numbers."""
     measured = {column_of(layers, layer, name) for layer in layers for name in NUMBERS}
     return [name for name in names if name not in measured]
 

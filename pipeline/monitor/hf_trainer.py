@@ -18,14 +18,14 @@ except ImportError as error:
 
 
 class TrainerMonitor(TrainerCallback):
-    """Measures the model of a Hugging Face Trainer while it trains, on the first process (of a sharded model, on all).
+    """Callback that measures a Hugging Face Trainer's model in training, on rank 0 (a sharded model: on all ranks).
 
     It counts optimiser steps, and continues from ``state.global_step`` when a checkpoint is resumed. The row of a step
-    has the numbers that the Trainer logs at this step (loss, learning rate, ``eval_loss``, ...), as it logs them; where
-    it logs nothing, the row has none, so let ``every`` be a multiple of ``logging_steps``.
+    has the numbers that the Trainer logs at this step (loss, learning rate, ``eval_loss``, ...), unchanged; where it
+    logs nothing, the row has none, so make ``every`` a multiple of ``logging_steps``.
 
-    The values are in ``state.log_history``, and as ``eval_dsmi_z_y`` and so on in the metrics of an evaluation, for
-    ``metric_for_best_model`` (then each evaluation measures) and for callbacks that come after this one.
+    The values are added to ``state.log_history`` and, as ``eval_dsmi_z_y`` and so on, to an evaluation's metrics: for
+    later callbacks and for ``metric_for_best_model``, which makes each evaluation measure if it names one of them.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class TrainerMonitor(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: torch.nn.Module | None = None, **_: Any
     ) -> None:
-        """Begin, or continue from the checkpoint's step."""
+        """Start the monitor, or continue from the checkpoint's step."""
         if model is None:
             return
         self._ranks = Ranks.of_copies()
@@ -67,7 +67,7 @@ class TrainerMonitor(TrainerCallback):
             self._warn_of_rows_without_loss(args.logging_strategy, state.logging_steps)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Complete the rows of earlier steps, of which everything is logged now."""
+        """Complete the rows of earlier steps, whose numbers have all been logged."""
         self._complete_rows()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -122,14 +122,14 @@ class TrainerMonitor(TrainerCallback):
             self._measure(state)
 
     def _measure(self, state: Any) -> None:
-        """Measure the present state, unless it has been."""
+        """Measure the current state, unless it has been measured."""
         assert self.monitor is not None
         if self._shared_at < self.monitor.steps > self._start:
             self.monitor.measure_now()
             self._share(state)
 
     def _share(self, state: Any) -> None:
-        """Keep the last values, on every process, and put them into the Trainer's history."""
+        """Store the last values on every process, and add them to the Trainer's history."""
         assert self.monitor is not None
         self._values, self._shared_at = last_values(self.monitor, self._ranks), self.monitor.steps
         measured_at = self._values.pop("step", None)

@@ -91,7 +91,7 @@ def warning_of_small_classes(labels: np.ndarray) -> str | None:
 
 
 def clusters_of(images: torch.Tensor, labels: np.ndarray) -> np.ndarray:
-    """Cluster the inputs at 64 x 64 pixels or less, into as many clusters as classes; ValueError if too few."""
+    """Cluster the inputs at 64 x 64 pixels or less, into as many clusters as classes; ValueError if too few differ."""
     if max(images.shape[-2:]) > CLUSTER_SIDE:
         images = torch.nn.functional.adaptive_avg_pool2d(images.float(), CLUSTER_SIDE)
     return cluster_inputs(images.flatten(1).double().numpy(), len(np.unique(labels)))
@@ -100,11 +100,11 @@ def clusters_of(images: torch.Tensor, labels: np.ndarray) -> np.ndarray:
 def draw_from(
     source: Dataset[Any] | DataLoader[Any], most: int, per_class: int
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Draw up to ``most`` images of a data set, or ``per_class`` of each class if that is more, with the seed 0.
+    """Draw up to ``most`` images from a data set, or ``per_class`` of each class if that is more, with seed 0.
 
     If the data set has ``targets``, as torchvision's do, the classes are balanced; otherwise the first images of a
-    random order are taken. Of a loader, the images are those that its sampler and ``drop_last`` leave, made by its
-    ``collate_fn``. Random states are left as they were.
+    random order are taken. From a loader, only images that its sampler and ``drop_last`` keep are drawn, and its
+    ``collate_fn`` makes them. Random states are restored.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def draw_from(
 
 @contextmanager
 def _generators_kept(loader: DataLoader[Any] | None) -> Iterator[None]:
-    """Seed a loader's own generators with 0, and restore them: the training may draw from them too."""
+    """Seed a loader's own generators with 0 for the block, then restore them, because training may use them too."""
     owners = (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None))
     found = (getattr(owner, "generator", None) for owner in owners)
     generators = [one for one in found if isinstance(one, torch.Generator)]
@@ -171,7 +171,7 @@ def _indices(loader: DataLoader[Any] | None, dataset: Any, most: int) -> np.ndar
     batched: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     try:
         batches = len(batched)
-    except TypeError:  # a sampler without an end
+    except TypeError:  # an infinite sampler
         batches = most
     given: list[Any] = []
     for batch in islice(batched, batches):
@@ -201,7 +201,7 @@ def _fetched(dataset: Any, order: np.ndarray, loader: DataLoader[Any] | None) ->
 
 
 def _joined(parts: Iterable[Any], most: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Join batches and single images until there are enough."""
+    """Join batches and single images until there are ``most`` images."""
     images: list[torch.Tensor] = []
     labels: list[Any] = []
     for part in parts:
@@ -258,7 +258,7 @@ def _of_dict(part: Mapping[Any, Any]) -> tuple[Any, Any]:
 
 
 def _label_array(labels: Sequence[Any]) -> np.ndarray:
-    """Return labels as one array; InputError for those that are not a class each."""
+    """Return labels as one array; InputError for a label that is not a single class."""
     plain = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
     for label in plain:
         if isinstance(label, list | tuple | Mapping):
@@ -276,7 +276,7 @@ def class_balanced_order(labels: np.ndarray) -> np.ndarray:
 
 
 def _rank_in_class(labels: np.ndarray) -> np.ndarray:
-    """Return each element's number among those of its class, counted from 0."""
+    """Return each element's position within its class, counted from 0."""
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)

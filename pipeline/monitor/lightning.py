@@ -18,14 +18,14 @@ except ImportError as error:
 
 
 class LightningMonitor(Callback):
-    """Measures a Lightning module while it is fitted, on the process of rank 0 (of a sharded module, on all).
+    """Callback that measures a Lightning module during fitting, on rank 0 (a sharded module: on all ranks).
 
     It counts optimiser steps, however many batches are accumulated, and continues from ``trainer.global_step`` when a
-    checkpoint is resumed. It records the loss that ``training_step`` returns: the mean over the batches, accumulated
-    ones too, since the last measurement. The measurements go to the trainer's loggers, as ``dsmi-zoo/dsmi_z_y`` and so
-    on, unless ``log`` is given. ``trainer.callback_metrics`` has the last values on every process, as ``dsmi_z_y`` and
-    so on: for EarlyStopping and ModelCheckpoint. If one of them waits for such a value, the end of the first epoch is
-    measured in any case.
+    checkpoint is resumed. It records the loss that ``training_step`` returns, averaged over all batches since the last
+    measurement, including accumulated ones. The measurements go to the trainer's loggers, as ``dsmi-zoo/dsmi_z_y`` and
+    so on, unless ``log`` is given. ``trainer.callback_metrics`` has the last values on every process, as ``dsmi_z_y``
+    and so on, for EarlyStopping and ModelCheckpoint. If one of them monitors such a value, the end of the first epoch
+    is always measured.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class LightningMonitor(Callback):
         self._accumulated: list[dict[str, torch.Tensor]] = []  # the losses of a step so far
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, or continue from the checkpoint's step."""
+        """Start the monitor, or continue from the checkpoint's step."""
         whole = trainer.strategy.model or pl_module
         sharding = sharding_of(whole)
         if sharding is not None and self._network is not None:
@@ -97,7 +97,7 @@ class LightningMonitor(Callback):
             self._share(trainer)
 
     def _is_awaited(self, trainer: Trainer) -> bool:
-        """Return whether a callback of the trainer's waits for a value of ours."""
+        """Return whether another callback of the trainer monitors one of our values."""
         assert self.monitor is not None
         awaited = (getattr(one, "monitor", None) for one in trainer.callbacks)  # type: ignore[attr-defined]
         return any(name in self.monitor.shown for name in awaited if isinstance(name, str))
@@ -119,16 +119,16 @@ class LightningMonitor(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Keep what was measured."""
+        """Write the measurements so far."""
         if self.monitor is not None:
             self.monitor.__exit__(type(exception), exception, None)
 
 
 def _loss(trainer: Trainer, pl_module: LightningModule, outputs: Any) -> dict[str, torch.Tensor]:
-    """Return the loss as ``training_step`` returned it, if it did."""
+    """Return the loss as ``training_step`` returned it; empty if it returned none."""
     loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
     if not isinstance(loss, torch.Tensor):
         return {}
-    # With automatic optimisation Lightning has divided it, also in a last accumulation that is cut short.
+    # With automatic optimisation Lightning has divided the loss, even in a shortened last accumulation.
     divided_by = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
     return {"loss": loss.detach() * divided_by}

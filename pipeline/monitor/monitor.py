@@ -64,18 +64,18 @@ SHOWN = ("dse_z", "dsmi_z_y", "dsmi_z_x", *(one.name for one in SIMPLE_SCORES))
 
 
 class RepresentationMonitor:
-    """Measure DSE(Z), DSMI(Z;Y) and DSMI(Z;X) of a layer every ``every`` optimiser steps, into ``OUT/monitor.parquet``.
+    """Monitor that records DSE(Z), DSMI(Z;Y) and DSMI(Z;X) of a layer every ``every`` optimiser steps.
 
     Training is not affected: there are no gradients, and every module's mode and all random states (torch's, the
     accelerators', NumPy's, Python's) are restored, so the weights are the same bit for bit. The state before the first
-    step is measured too, and the last one on ``close``. ``dsmi-zoo report --out DIR`` draws the curves; TensorBoard
-    gets them as well if it is installed.
+    step is measured too, and the last one on ``close``. Measurements are stored in ``OUT/monitor.parquet``;
+    ``dsmi-zoo report --out DIR`` draws the curves, and TensorBoard gets them as well if it is installed.
 
     Parameters
     ----------
     model
         Any module, also inside DataParallel, DistributedDataParallel or torch.compile. Every process may make a monitor
-        and call `step`: rank 0 measures, the others do nothing. Of a sharded network (FSDP) every process must.
+        and call `step`: rank 0 measures, the others do nothing. With a sharded network (FSDP) every process must.
     images : float tensor or array [m, c, h, w]
         Held-out images, as the model takes them: normalised.
         Or a data set of pairs (image, label), or its loader, from which up to 500 are drawn, seeded: see `draw_from`.
@@ -84,15 +84,15 @@ class RepresentationMonitor:
     every
         Optimiser steps between measurements.
     out
-        The folder; one for each training. Of one that has ended, the measurements move to ``OUT/earlier-1``.
+        The folder, one per training. The measurements of a training that has ended are moved to ``OUT/earlier-1``.
     layer
         A name of ``model.named_modules()``; None is the penultimate layer (see
-        `dsmi_zoo.pipeline.networks.layers.forward`). Of several layers, measured in one forward pass, the first one has
+        `dsmi_zoo.pipeline.networks.layers.forward`). Several layers are measured in one forward pass; the first has
         the plain columns, the others ``LAYER/dse_z`` and so on.
     n
         Number of images to measure, balanced over the classes. With None the first measurement chooses it: at most 500
-        (or four per class), and few enough to keep a measurement under 2% of the training time since the last one, and
-        all under 5% with this choice (from about five measurements on).
+        (or four per class), and few enough that a measurement takes under 2% of the training time since the last one,
+        and all of them, with this choice, under 5% (from about five measurements on).
     log
         ``"wandb"``, ``"mlflow"`` or ``"tensorboard"``, which get ``dsmi-zoo/dse_z`` and so on at the training's steps;
         or a function, called after each measurement as ``log(numbers, step)`` with a dict of the known values.
@@ -134,14 +134,12 @@ class RepresentationMonitor:
         self._said: set[Hashable] = set()
         self._clusters: np.ndarray | None = None
         self._last: np.ndarray | None = None  # the embedding of the last measurement
-        self._equal = 0  # measurements in a row that gave it again
-        # What the file holds as we wrote it, to notice that another monitor writes it too.
+        self._equal = 0  # measurements in a row with the same embedding
+        # The file's content as this monitor wrote it, to notice that another monitor writes it too.
         self._written: list[tuple[int, float]] | None = None
         self._training = self._own = 0.0  # seconds
         self._board: Any = None
-        self.holds_rows = (
-            False  # until `send`, for a callback that knows numbers of a step only later
-        )
+        self.holds_rows = False  # whether rows wait for `send`, for a callback that knows a step's numbers only later
         for name in self.layers:
             check_layer(model, name)
         self._ranks = Ranks.of(model)
@@ -161,7 +159,7 @@ class RepresentationMonitor:
         self._start = self.steps
         if self._ranks is not None:
             self._n = int(self._ranks.from_first(int(self._n or 0))) or None
-        # A model that cannot be measured fails here, before hours of training. The embedding waits for n.
+        # A model that cannot be measured fails here, before hours of training. The embedding is kept until n is known.
         with self._ranks_agree():
             self._first = self._first_embedding(is_continued=self._from_first(len(self._rows)) > 0)
             if self._writes:
@@ -266,7 +264,7 @@ class RepresentationMonitor:
     def step(self, **numbers: float | torch.Tensor) -> dict[str, float] | None:
         """Count an optimiser step, and measure if one is due.
 
-        What fails is said once, in a warning, and training goes on.
+        A failure does not stop training: it causes a warning, once for each kind.
 
         Parameters
         ----------
@@ -307,7 +305,7 @@ class RepresentationMonitor:
         return not self.is_idle and self.steps > self._measured_at
 
     def measure_now(self) -> dict[str, float] | None:
-        """Measure the present state, unless it has been, and return the known values."""
+        """Measure the current state, unless it has been measured, and return the known values."""
         if not self.lags:
             return None
         before = len(self._rows)
@@ -338,7 +336,7 @@ class RepresentationMonitor:
                 self._pass_on(row)
 
     def close(self) -> None:
-        """Measure the last state, unless it has been, and write everything."""
+        """Measure the last state, unless it has been measured, and write everything."""
         self.measure_now()
         self.finish()
 
@@ -394,7 +392,7 @@ class RepresentationMonitor:
 
     @contextmanager
     def _own_time(self) -> Iterator[float]:
-        """Count the time since the last measurement as training, and what follows as measuring; give its beginning."""
+        """Count the time since the last measurement as training, and the block's as measuring; yield its start."""
         began = perf_counter()
         self._training += began - self._since
         try:
@@ -433,7 +431,7 @@ class RepresentationMonitor:
         self._add(self.steps, embeddings, began)
 
     def _warn_if_unchanged(self, embedding: np.ndarray | None) -> None:
-        """Warn of a layer that does not change; a few steps may be skipped, or have a learning rate of 0."""
+        """Warn of a layer that stays unchanged; a few steps may be skipped, or have a learning rate of 0."""
         before, self._last = self._last, embedding
         is_equal = (
             embedding is not None and before is not None and np.array_equal(embedding, before)
@@ -464,7 +462,7 @@ class RepresentationMonitor:
     def _timed(self, n: int) -> float:
         began = perf_counter()
         labels = self._labels[:n]
-        # Another partition, so that nothing is computed once for both.
+        # Another partition than the labels, so that no result is shared between the two.
         clusters = np.roll(labels, n // 2)
         embeddings = self._embedded(n)
         if self._writes:
@@ -485,7 +483,7 @@ class RepresentationMonitor:
         model = unwrapped(self.model)
         with undisturbed(model):
             if self._ranks is not None and None in self.layers:
-                # Weights are gathered only on the way through the network's own `forward`.
+                # Sharded weights are gathered only when the network's own `forward` is called.
                 layers = [name and f"0.{name}".removesuffix("..") for name in self.layers]
                 model = torch.nn.Sequential(model)
             else:
@@ -508,7 +506,7 @@ class RepresentationMonitor:
         self._unsent.append(row)
 
     def _values(self, step: int, embedding: np.ndarray) -> dict[str, Value]:
-        """Return the measures; those without a value are named in a warning."""
+        """Return the measures, and warn of those without a value."""
         try:
             values = _measured(embedding, self._labels[: len(embedding)], self._clusters)
         except Exception as error:  # only the user can decide to stop a training that has diverged
@@ -571,12 +569,12 @@ class RepresentationMonitor:
             return False
         try:
             rows, _ = read_monitor(self.out)
-        except ValueError:  # damaged: written again
+        except ValueError:  # damaged: will be replaced
             return False
         return _moments(rows.to_dict("records")) != self._written
 
     def _set_aside(self) -> None:
-        """Move the measurements of the training before, with its curves for TensorBoard, into a folder of their own."""
+        """Move the previous training's measurements and its TensorBoard curves into a new folder ``earlier-N``."""
         numbers = (number for number in count(1) if not (self.out / f"earlier-{number}").exists())
         folder = self.out / f"earlier-{next(numbers)}"
         try:
@@ -636,7 +634,7 @@ class RepresentationMonitor:
 
 
 def comparable(n: int) -> str:
-    """Say how another training gets comparable values."""
+    """Return advice on getting comparable values from another training."""
     return f"pass n={n} to other trainings for comparable values"
 
 
@@ -650,14 +648,14 @@ def _moments(rows: Iterable[Mapping[Any, Any]]) -> list[tuple[int, float]]:
 
 
 def _one_number(value: Any) -> Any:
-    """Return a number as a float, a tensor as a copy of its own on its device; ValueError for anything else."""
+    """Return a number as a float, a tensor as a copy on its device; ValueError for anything else."""
     if isinstance(value, torch.Tensor):
         if value.numel() != 1 or value.is_complex():
             shape = list(value.shape)
             raise ValueError(
                 f"it is a tensor of shape {shape}; pass one number, such as its mean()"
             )
-        return value.detach().reshape(()).clone()  # the caller may go on to add to it
+        return value.detach().reshape(()).clone()  # the caller may change it in place later
     if isinstance(value, np.ndarray):
         if value.size != 1:
             raise ValueError(f"it is an array of shape {list(value.shape)}; pass one number")
@@ -671,7 +669,7 @@ def _one_number(value: Any) -> Any:
 def _measured(
     embedding: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None
 ) -> dict[str, Value]:
-    """Compute the measures, diagnostics and simple scores of an embedding, by the paper's settings."""
+    """Compute the measures, diagnostics and baseline scores of an embedding, with the paper's settings."""
     context = MeasureContext(embedding, labels, None, clusters, MeasureSettings())
     values = values_of((*DIAGNOSTICS, *MEASURES, *SIMPLE_SCORES), context)
     reasons = parted_reasons(str(values.pop(UNDEFINED, "")))
@@ -696,6 +694,6 @@ def _prepared(out: Path, start: int, log: Any) -> Any:
 
 
 def last_values(monitor: RepresentationMonitor, ranks: Ranks | None) -> dict[str, float]:
-    """Return what was measured last, without times and the caller's numbers; on every process what rank 0 has."""
+    """Return the last measurement, rank 0's on every process, without times and the caller's numbers."""
     last = monitor.last if ranks is None else ranks.from_first(monitor.last)
     return {name: value for name, value in (last or {}).items() if name in ("step", *monitor.shown)}

@@ -20,7 +20,7 @@ _NUMBERS = count()  # the monitors of a process, in the same order on every rank
 
 
 def sharding_of(model: torch.nn.Module) -> str | None:
-    """Return what shards the network's weights over several processes; None if each process has all of them."""
+    """Return the scheme that shards the network's weights over processes; None if each process has all of them."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return None
     from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
@@ -41,7 +41,7 @@ def sharding_of(model: torch.nn.Module) -> str | None:
 
 
 def rank_here() -> int:
-    """Return this process's rank in its group, or the one that ``torchrun`` gave it; 0 without others."""
+    """Return this process's rank in its group, or the one that ``torchrun`` gave it; 0 for a single process."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank()
     rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
@@ -50,9 +50,9 @@ def rank_here() -> int:
 
 
 class Ranks:
-    """All processes of a sharded network, which talk through the process group's store.
+    """All processes of a sharded network, which communicate through the process group's store.
 
-    Unlike a collective, a store can be asked with a time limit.
+    Unlike a collective operation, a request to the store can have a time limit.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class Ranks:
         self._questions = count()
         try:
             self._gathered("", PRESENT_WITHIN)
-        except (TimeoutError, RuntimeError):  # RuntimeError where the store itself has gone
+        except (TimeoutError, RuntimeError):  # RuntimeError if the store itself is lost
             raise InputError(
                 f"the network is {network}: make the monitor on every rank, not on some of the {self._world}"
             ) from None
@@ -102,13 +102,13 @@ class Ranks:
             failure = str(error) if isinstance(error, InputError) else described(error)
         try:
             failures = self._gathered(failure, AGREED_WITHIN)
-        except (TimeoutError, RuntimeError):  # RuntimeError where the store itself has gone
+        except (TimeoutError, RuntimeError):  # RuntimeError if the store itself is lost
             failures = [failure, "a rank of the sharded network does not answer"]
         for first in filter(None, failures):
             raise InputError(first) from (None if isinstance(cause, InputError) else cause)
 
     def _gathered(self, words: str, limit: float) -> list[str]:
-        """Return the words of every rank; TimeoutError if one is silent."""
+        """Return the message of every rank; TimeoutError if one does not send any."""
         question = next(self._questions)
         self._store.set(f"{question} of {self.rank}", f".{words}")  # a store takes no empty value
         keys = [f"{question} of {rank}" for rank in range(self._world)]

@@ -1,4 +1,4 @@
-"""What a monitor measures, passed on to Weights & Biases and MLflow."""
+"""Trackers that log a monitor's measurements to Weights & Biases and MLflow."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -12,31 +12,31 @@ TRACKERS = ("wandb", "mlflow", "tensorboard")
 
 
 class Tracker:
-    """A log that ends with the training."""
+    """Base class of logs that are closed at the end of the training."""
 
     def check(self) -> None:
-        """Refuse, before training, what could only fail later."""
+        """Raise InputError before training for anything that would fail later."""
 
     def __call__(self, numbers: Mapping[str, float], step: int) -> None:
-        """Take the known values of a measurement."""
+        """Log the known values of a measurement."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Pass on what has waited."""
+        """Log the pending measurements."""
 
 
 class WandbTracker(Tracker):
-    """Adds measurements to the rows of the active Weights & Biases run, over a step of their own, ``dsmi-zoo/step``.
+    """Tracker that adds measurements to the rows of the active Weights & Biases run, with the step ``dsmi-zoo/step``.
 
-    The run's own step is the caller's: it must not go back, so a measurement joins the row that the caller has begun,
-    and never ends it. Only one fits into a row. Others wait for the next rows, and at last for the end.
+    The run's own step belongs to the caller and must not go back, so a measurement is added to the caller's current row
+    without committing it. A row holds only one measurement; further ones wait for the next rows, or for `close`.
     """
 
     def __init__(self) -> None:
         self._wandb = _module("wandb")
         self._waiting: deque[dict[str, float]] = deque()
         self._run: Any = None
-        self._row = -1  # the run's row that has a measurement already
+        self._row = -1  # the run's last row that has a measurement
 
     def check(self) -> None:
         """Refuse a training without an active run; trainers' own loggers have one before their first step."""
@@ -44,13 +44,13 @@ class WandbTracker(Tracker):
             raise InputError('log="wandb", but there is no active run; call wandb.init() first')
 
     def __call__(self, numbers: Mapping[str, float], step: int) -> None:
-        """Add a measurement to the present row, or let it wait."""
+        """Add a measurement to the current row, or queue it."""
         self._waiting.append(_prefixed({**numbers, "step": step}))
         if self._has_run() and self._run.step > self._row:
             self._add()
 
     def close(self) -> None:
-        """Give those that wait rows of their own."""
+        """Log the pending measurements, one per row."""
         while self._waiting and self._has_run():
             if self._run.step <= self._row:
                 self._run.log(self._waiting.popleft(), step=self._row + 1)
@@ -74,7 +74,7 @@ class WandbTracker(Tracker):
 
 
 class MlflowTracker(Tracker):
-    """Logs measurements to MLflow's active run at the training's steps."""
+    """Tracker that logs measurements to MLflow's active run at the training's steps."""
 
     def __init__(self) -> None:
         self._mlflow = _module("mlflow")
@@ -85,10 +85,10 @@ class MlflowTracker(Tracker):
 
 
 def tracker(log: Any) -> Callable[[dict[str, float], int], Any] | None:
-    """Return what takes the measurements, for the setting ``log``; None if nothing does, apart from TensorBoard.
+    """Return the function to log measurements with, by the setting ``log``; None for TensorBoard or nothing.
 
-    ``wandb.log`` means ``"wandb"``: called by itself with steps of the training it would lose what lies behind the
-    run's step.
+    ``wandb.log`` means ``"wandb"``: called directly with the training's steps, it would drop values whose step is
+    before the run's.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Find a network's weights in a checkpoint as trainings write them, by the names and shapes of the network's own.
+"""Search for a network's weights in a training's checkpoint, by the names and shapes of the network's tensors.
 
 A file's nested dicts become one list of tensors with dotted names, so that a dict one level down (``state_dict``), a
-wrapper (``module.``) and an attribute of a training's class (``model.``) are the same: a prefix of the network's names.
+wrapper (``module.``) and an attribute of a training's class (``model.``) are all prefixes of the network's names.
 """
 
 import re
@@ -23,10 +23,10 @@ from dsmi_zoo._util.text import counted, printable, shown
 TIMMS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """The keys at which timm looks for weights, in its order; without any it takes the whole content."""
 
-TIMM_REPLACES = frozenset({"argparse.Namespace"})  # which its own loader allows, too
+TIMM_REPLACES = frozenset({"argparse.Namespace"})  # timm's own loader allows it, too
 
 AVERAGES = frozenset({"ema", "swa", "average", "averaged", "teacher", "emamodel", "modelema"})
-"""Words in names of weights that are averages over a training, which are preferred, as in timm."""
+"""Words in the names of weights averaged over a training; such weights are preferred, as in timm."""
 
 WRAPPERS = frozenset(("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod", "module"))
 """Modules that compute nothing themselves and may be anywhere in a name (FSDP, ``torch.compile``, DDP)."""
@@ -34,7 +34,7 @@ WRAPPERS = frozenset(("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_or
 OF_OPTIMIZERS = re.compile(
     r"(.*[._])?(optim\w*|(max_)?exp_(avg|avg_sq|inf)|square_avg|momentum_buffer|grads?|gradients?)(\..*)?"
 )
-"""Places of an optimiser's state and of gradients, which have the names and shapes of the weights."""
+"""Prefixes of an optimiser's state and of gradients, which have the names and shapes of the weights."""
 
 NOT_NEEDED = "num_batches_tracked"  # batch norm counts training steps, older versions did not
 INTEGERS_OF_QUANTIZED = (torch.int8, torch.uint8)
@@ -59,12 +59,12 @@ Leaves = Mapping[str, Leaf]
 
 @dataclass(frozen=True)
 class Loaded:
-    """How a checkpoint was read into a network.
+    """Result of reading a checkpoint into a network.
 
     Attributes
     ----------
     readings
-        What was ambiguous and how it was decided, and what was ignored; empty if nothing.
+        Ambiguities, how they were resolved, and what was ignored; empty if there are none.
     by_timm
         Whether timm's own loader reads this file in the same way.
     """
@@ -75,7 +75,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a network needs: its state dict, all its buffers, its classifiers' names, and timm's name of it."""
+    """Requirements of a network: its state dict, all buffers, its classifiers' names, and timm's name for it."""
 
     state: Mapping[str, Any]
     buffers: Mapping[str, torch.Tensor]
@@ -84,7 +84,7 @@ class Wanted:
 
     @cached_property
     def same(self) -> dict[str, list[str]]:
-        """For each name, all names of the same tensor: shared ones have several."""
+        """All names of each name's tensor: a shared tensor has several."""
         places: dict[Any, list[str]] = {}
         names = {}
         for name, value in self.state.items():
@@ -105,13 +105,13 @@ class Fit:
 
     @cached_property
     def found(self) -> dict[str, Any]:
-        """The network's tensors that are there, by the network's names."""
+        """The network's tensors that exist under the prefix, by the network's names."""
         names = [name for name in self.wanted.state if self.prefix + name in self.leaves]
         return {name: self.leaves[self.prefix + name].value for name in names}
 
     @cached_property
     def missing(self) -> list[str]:
-        """The network's names that are not there, without those that it can do without."""
+        """The network's names that do not exist under the prefix, except optional ones."""
         return [
             name
             for name in self.wanted.state
@@ -120,7 +120,7 @@ class Fit:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is there that PyTorch's own strict loading needs."""
+        """Whether every tensor exists that PyTorch's own strict loading needs."""
         lacking = self.wanted.state.keys() - self.found.keys()
         return all(name.rpartition(".")[2] == NOT_NEEDED for name in lacking)
 
@@ -171,7 +171,7 @@ class Fit:
 
     @cached_property
     def state(self) -> dict[str, Any]:
-        """The state dict to load: what is there, and the network's own for what it can do without."""
+        """The state dict to load: the tensors found, and the network's own where optional ones are missing."""
         state = dict(self.found)
         for name, own in self.wanted.state.items():
             same = self._found_name(name)
@@ -190,12 +190,12 @@ def load_file(model: torch.nn.Module, weights: Path, key: str | None = None) -> 
     Parameters
     ----------
     key
-        Which weights to take of several, such as ``teacher`` or ``state_dict.ema``.
+        Weights to take if there are several sets, such as ``teacher`` or ``state_dict.ema``.
 
     Raises
     ------
     InputError
-        In one line: what the file is instead, or how its weights differ from the network's, and what to do.
+        When the file holds something else or weights that do not fit; one line says how they differ and what to do.
     """
     try:
         file = read_tensors(weights)
@@ -225,7 +225,7 @@ def _load(model: torch.nn.Module, file: TensorFile, weights: Path, key: str | No
         model.load_state_dict(choice.state, strict=True)
     except MemoryError:
         raise
-    except Exception as error:  # of tensors that cannot be copied, or of a hook of the network
+    except Exception as error:  # from tensors that cannot be copied, or a hook of the network
         raise InputError("holds tensors that cannot be copied into the network") from error
     beside = choice.others(fits)
     sentences = [
@@ -272,7 +272,7 @@ def _leaves_of(content: Any) -> dict[str, Leaf]:
 def _without_wrappers(leaves: Leaves, wanted: Wanted) -> dict[str, Leaf]:
     """Return the tensors without transparent wrappers in their names, if the network itself has no such modules.
 
-    Two that would get the same name are left out.
+    Tensors that would get the same name are left out.
     """
     own = {part for name in wanted.state for part in name.split(".")}
     wrappers = WRAPPERS - own
@@ -284,9 +284,9 @@ def _without_wrappers(leaves: Leaves, wanted: Wanted) -> dict[str, Leaf]:
 
 
 def _candidates(wanted: Wanted, leaves: dict[str, Leaf], key: str | None) -> list[Fit]:
-    """Return what is under each prefix of one of the network's names, the fullest first.
+    """Return the tensors under each prefix of one of the network's names, the most complete set first.
 
-    Optimisers' states are weights only if a key names them.
+    An optimiser's state counts as weights only if a key is given.
     """
     candidates = list(_under_prefixes(wanted, leaves, key))
     plainer = _without_wrappers(leaves, wanted)
@@ -410,7 +410,7 @@ def _passed_over(choice: Fit, candidates: Sequence[Fit], fits: Sequence[Fit]) ->
 
 
 def _other_architecture(wanted: Wanted, content: Any) -> str:
-    """Return what differs if the file names another architecture, as timm's and PyTorch's own trainings do."""
+    """Return a warning if the file names another architecture; timm's and PyTorch's own trainings name theirs."""
     said = content.get("arch") if isinstance(content, Mapping) else None
     if not wanted.architecture or not isinstance(said, str):
         return ""
@@ -424,7 +424,7 @@ def _other_architecture(wanted: Wanted, content: Any) -> str:
 
 
 def _untouched_norms(choice: Fit) -> str:
-    """Return how many batch norms have trained weights, but the statistics of no training at all."""
+    """Return a warning that counts the batch norms with trained weights but untrained statistics; empty if none."""
     untouched = []
     for name, mean in choice.found.items():
         if name.rpartition(".")[2] != "running_mean":
@@ -441,7 +441,7 @@ def _untouched_norms(choice: Fit) -> str:
 
 
 def _misfit(wanted: Wanted, file: TensorFile, candidates: Sequence[Fit], key: str | None) -> str:
-    """Return in one line how the weights that come nearest differ, what they are called, and what to do."""
+    """Return one line that says how the nearest weights differ, what the file's tensors are called, and what to do."""
     leaves = _leaves_of(file.content)
     if not any(leaves):
         return _no_names(file)
@@ -477,7 +477,7 @@ def _no_names(file: TensorFile) -> str:
 
 
 def _of_the_head(fit: Fit, unexpected: Sequence[str]) -> str:
-    """Return what is wrong if only the classifier differs, with the ``model_kwargs`` that mend it; else empty."""
+    """Return what is wrong if only the classifier differs, with the ``model_kwargs`` that fix it; else empty."""
     differing = [(fit.found[name], fit.wanted.state[name], name) for name in fit.differing]
     if differing and not fit.missing and not unexpected:
         widths = {(theirs.shape[:1], own.shape[:1]) for theirs, own, _ in differing}
@@ -560,7 +560,7 @@ def _refuse_untied(choice: Fit) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value is a tensor with a shape; a lazy module's has none yet."""
+    """Return whether a value is a tensor with a shape, which a lazy module's parameter lacks."""
     return isinstance(value, torch.Tensor) and not torch.nn.parameter.is_lazy(value)
 
 

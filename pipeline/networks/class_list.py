@@ -30,7 +30,7 @@ def with_listed_order(
 ) -> tuple[ClassOrders, str]:
     """Return the order that a checkpoint or its network lists for ``width`` outputs, else ``orders``.
 
-    With it, return why neither can be used: a checkpoint that lists other classes leaves the order of these unknown.
+    The text says why the order is unknown, when a checkpoint lists other classes; else it is empty.
     """
     listed = None if checkpoint is None else classes_of_checkpoint(checkpoint)
     found = listed or classes_of_network(model)
@@ -70,7 +70,7 @@ def classes_of_network(model: Any) -> ClassList | None:
 
 
 def _content(weights: Path) -> Any:
-    """Read a checkpoint, without its tensors where its form allows."""
+    """Read a checkpoint, without reading its tensors where its format allows that."""
     with suppress(Exception):  # torch does not document what it raises
         return torch.load(weights, map_location="cpu", weights_only=True, mmap=True)
     with suppress(InputError):
@@ -100,5 +100,5 @@ def _is_name_to_output(outputs: Mapping[Any, Any]) -> bool:
 
 
 def _number(key: Any) -> Any:
-    """Return a key as a number, which JSON makes text."""
+    """Return a key as a number, because JSON turns numbers into text."""
     return int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 10 else key

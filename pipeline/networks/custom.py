@@ -83,7 +83,7 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
     Parameters
     ----------
     builder_sha256
-        Of the file of the builder's module, as the run was planned with it.
+        SHA-256 of the builder's module file when the run was planned.
     weights
         A file with a state dict; None leaves the weights as the builder made them.
 

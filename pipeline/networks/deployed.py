@@ -1,4 +1,4 @@
-"""A network as it is deployed: images to the scores of the user's own classes, and the embedding; as one file."""
+"""A network for deployment, as one file that computes scores of the user's own classes and the embedding."""
 
 import copy
 import importlib.util
@@ -30,7 +30,7 @@ KEY = "dsmi_zoo"  # in the metadata of ONNX and safetensors
 OUTPUTS = ("scores", "embedding")
 
 Reader = Callable[[torch.Tensor], tuple[np.ndarray, np.ndarray]]
-"""Computes scores [n, classes] and embedding [n, d] of images, float32 [n, 3, h, w], by an exported file."""
+"""Function that runs an exported file on images, float32 [n, 3, h, w]: scores [n, classes], embedding [n, d]."""
 
 
 class Deployed(torch.nn.Module):
@@ -39,11 +39,11 @@ class Deployed(torch.nn.Module):
     Parameters
     ----------
     network
-        In evaluation mode.
+        The network, in evaluation mode.
     layer
         As in `layers.forward`.
     weights, intercepts
-        Of the linear layer, [d, classes] and [classes].
+        Parameters of the linear layer, [d, classes] and [classes].
     images
         A batch as the network takes it, to find its penultimate layer.
     """
@@ -115,7 +115,7 @@ def write(
     Raises
     ------
     InputError
-        When the exporter refuses the network, with its first line.
+        When the exporter refuses the network; the message quotes its first line.
     """
     text = json.dumps(note, ensure_ascii=False)
     writers = {".onnx": _write_onnx, ".pt2": _write_pt2}
@@ -134,7 +134,7 @@ def write(
 
 
 def first_line(error: BaseException) -> str:
-    """Return what first went wrong, in one line: exporters wrap it in advice of many."""
+    """Return the first line of an error's root cause, which exporters wrap in many lines of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -182,7 +182,7 @@ def _write_safetensors(model: Deployed, file: Path, text: str, entry: ModelEntry
 
 
 def reader_of(file: Path, architecture: str, arguments: Mapping[str, Any]) -> Reader:
-    """Return a function that computes with an exported file as its users would: onnxruntime, torch or timm.
+    """Return a function that runs an exported file as its users would: with onnxruntime, torch or timm.
 
     ``torch.export.load`` may unpickle, so only files that this process has just written are read. ``architecture`` and
     ``arguments`` are those of ``timm.create_model``.

@@ -27,11 +27,11 @@ from .layers import (
 CPU_BATCH_PIXELS = 2**19
 ACCELERATOR_BATCH = 64
 MAX_BATCH = 1024
-WORTH_DOUBLING = 1.05  # times as many images per second
+WORTH_DOUBLING = 1.05  # least gain in images per second
 MAX_PROBABILITIES = 2**28
-"""Probabilities that are kept, as float32 (1 GiB): of 50,000 images by 5,368 classes, or 12,290 by 21,841."""
-BLOCK = 2**22  # of them that are computed at once
-SUM_TO_ONE = 1e-2  # in half precision
+"""Most probabilities to keep, as float32 (1 GiB): 50,000 images by 5,368 classes, or 12,290 by 21,841."""
+BLOCK = 2**22  # probabilities computed at once
+SUM_TO_ONE = 1e-2  # tolerance, in half precision
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class Embedding:
     Attributes
     ----------
     values : float32 [n, d]
-        Those of one layer, by default the penultimate one.
+        Activations of one layer, by default the penultimate one.
     predictions : int64 [n] or None
-        The classifier's choices; None when the model has no classifier.
+        The classifier's predictions; None when the model has no classifier.
     n_logits : int or None
-        How many outputs the classifier chooses from.
+        Number of the classifier's outputs.
     probabilities : float32 [n, n_logits] or None
-        Those of the classifier, if they were wanted and are at most ``MAX_PROBABILITIES``.
+        The classifier's probabilities, if requested and no more than ``MAX_PROBABILITIES``.
     others
-        The values of further layers of the same passes, float32 [n, d], by name.
+        The values of further layers from the same passes, float32 [n, d], by name.
     problems
-        Why a further layer has none.
+        Why a further layer has no values, by name.
     depths
-        Where in a pass a named layer ends, from 0 to 1, as `layers.relative_depths`.
+        Relative depth at which each named layer ends, from 0 to 1, by `layers.relative_depths`.
     layer
-        Whose output ``values`` are.
+        The layer of ``values``; None is the penultimate one.
     """
 
     values: np.ndarray
@@ -107,12 +107,12 @@ class TensorInputs:
 
 
 def default_batch(device: torch.device, pixels: int) -> int:
-    """Return how many images of this many pixels pass through a model at once, to begin with."""
+    """Return the initial number of images per forward pass, for images of ``pixels`` pixels each."""
     return max(8, CPU_BATCH_PIXELS // pixels) if device.type == "cpu" else ACCELERATOR_BATCH
 
 
 class BatchSize:
-    """The images in one forward pass: halved where memory runs out, doubled on a GPU while that makes passes faster.
+    """Number of images per forward pass: halved when memory runs out, doubled on a GPU while that is faster.
 
     A small network leaves most of a large GPU idle at 64 images, a large one does not; the first pass of each size pays
     for choosing kernels and is not counted.
@@ -122,7 +122,7 @@ class BatchSize:
     device
         The size grows only on an accelerator.
     pixels
-        Of an image.
+        Pixels of one image.
     wanted
         A fixed size; None begins with ``default_batch``.
     """
@@ -151,7 +151,7 @@ class BatchSize:
             self._rate_at_half, self._is_first_pass = rate, True
 
     def shrink(self) -> bool:
-        """Halve the size, because memory ran out, and stop growing; return False if one image is too many."""
+        """Halve the size, because memory ran out, and stop growing; return False if not even one image fits."""
         self._may_grow = False
         self.count //= 2
         return self.count > 0
@@ -175,13 +175,13 @@ def in_batches(
     Parameters
     ----------
     also
-        Further layers to take from the same passes, each equal to what it would be as ``layer``.
+        Further layers to take from the same passes, each with the values that it would have as ``layer``.
     logits
         Whether predictions are wanted; without, a timm model's classifier does not run.
     probabilities
         Whether the probabilities behind the predictions are wanted too.
     channels_last
-        Whether images are put into that order in memory.
+        Whether images get torch's memory format of that name.
     compiled
         Whether the model's features are compiled code, which takes batches of one size only.
     """
@@ -223,8 +223,8 @@ def in_batches(
                 f"--compile: torch cannot compile this network here ({type(error).__name__}: {reason})"
             ) from error
         if whole is None:
-            # Made at once: small arrays that stay between the large ones of each batch keep the C library from using
-            # freed memory again (glibc before 2.38: some gigabytes for a thousand large images).
+            # Allocated once: small arrays kept between the large ones of each batch would stop the C library from
+            # reusing freed memory (glibc before 2.38: some gigabytes for a thousand large images).
             whole = Embedding(
                 np.empty((len(inputs), *values.shape[1:]), values.dtype),
                 None if answer is None else np.empty(len(inputs), np.int64),
@@ -311,7 +311,7 @@ def layer_activations(
     layers: Sequence[str | None],
     batch_size: int | None = None,
 ) -> list[np.ndarray]:
-    """Return what `activations` returns of each of several layers, from one forward pass."""
+    """Return the `activations` of each of several layers, from one forward pass."""
     main = None if None in layers else layers[0]
     others = [name for name in dict.fromkeys(layers) if name is not None and name != main]
     embedding = _embedded(model, images, main, batch_size, others)
@@ -325,9 +325,9 @@ def layer_activations(
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """Use evaluation mode without gradients, then restore all modes, buffers, plain attributes and random states.
 
-    Compiled modules run as they are written: another batch size would make their next compilation a dynamic one. Flags
-    are set module by module: ``eval()`` and ``train()`` may be overridden, and a merging adapter would change
-    weights by rounding.
+    Compiled modules run uncompiled: another batch size would make their next compilation dynamic. Training flags are
+    set module by module, because ``eval()`` and ``train()`` may be overridden: those of an adapter that merges its
+    weights would change them by rounding.
     """
     modes = [(module, module.training) for module in model.modules()]
     # Inference mode would leave unusable tensors in a model's caches.
@@ -367,7 +367,7 @@ def _buffers_kept(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _attributes_kept(model: torch.nn.Module) -> Iterator[None]:
-    """Restore what a network's own modules keep in plain attributes: counted calls, caches, lists of features."""
+    """Restore the plain attributes of a network's own modules: call counts, caches, lists of features."""
     before = [(one, type(one), dict(vars(one))) for one in _own_modules(model)]
     containers = [
         (value, value.copy())
@@ -382,12 +382,12 @@ def _attributes_kept(model: torch.nn.Module) -> Iterator[None]:
             value.clear()
             value.update(contents) if isinstance(value, dict) else value.extend(contents)
         for module, kind, attributes in before:
-            if type(module) is kind:  # a lazy module has become another
+            if type(module) is kind:  # a lazy module changes its class
                 _restore(vars(module), attributes)
 
 
 def _own_modules(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the modules that are not torch's; none of a sharded network, which keeps views of weights in them."""
+    """Return the modules that are not torch's; none for a sharded network, which keeps views of weights in them."""
     modules = list(model.modules())
     if any("FSDP" in type(one).__name__ or "FullySharded" in type(one).__name__ for one in modules):
         return []
@@ -408,7 +408,7 @@ _PLAIN = (int, float, str, type(None), torch.Tensor)
 
 
 def _not_compiled() -> AbstractContextManager[Any]:
-    """Ignore ``torch.compile``, if the process has used it."""
+    """Return a context in which compiled modules run uncompiled, if the process has used ``torch.compile``."""
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
@@ -439,7 +439,7 @@ def defaults_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(dtype)
-        # None takes a default away, because any slows torch's functions.
+        # None removes the default device, because having one slows torch's functions.
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
         torch.set_float32_matmul_precision(precision)

@@ -1,4 +1,4 @@
-"""The layers of any network: their names, and the output of one of them, and the logits, in one forward pass."""
+"""The layers of any network: their names, and a layer's output and the logits from one forward pass."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,14 +13,14 @@ from dsmi_zoo._util.errors import InputError
 
 WHOLE = "."  # names the network itself where a layer is named
 SEQUENCES = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
-MIN_WEIGHTS = 2  # layers of weights in a block; one with its norm and activation is a layer
+MIN_WEIGHTS = 2  # weight layers in a block; a single one with its norm and activation is a layer
 
 
 def unwrapped(model: torch.nn.Module) -> Any:
     """Return the module without DataParallel, DistributedDataParallel or torch.compile around it.
 
-    They share its parameters. Inside them another batch size would compile again, and one process alone would wait for
-    the others.
+    The wrappers share its parameters. Called through them, another batch size would compile again, and a single process
+    would wait for the others.
     """
     inner: Any = model
     while True:
@@ -53,7 +53,7 @@ def check_layer(model: torch.nn.Module, layer: str | None) -> None:
 
 
 def has_pre_logits(model: Any) -> bool:
-    """Return whether the model gives its penultimate embedding itself, as timm's models do."""
+    """Return whether the model has a method for its penultimate embedding, as timm's models do."""
     head = getattr(model, "forward_head", None)
     if not callable(head) or not callable(getattr(model, "forward_features", None)):
         return False
@@ -80,9 +80,9 @@ def forward(
     images : float [n, c, h, w]
     layer
         A name of ``named_modules()``, whose output is taken, or ``.`` for that of the network itself. None is the
-        penultimate layer: a timm model's pre-logits, of any other model the input of the ``nn.Linear`` that ends it.
+        penultimate layer: a timm model's pre-logits, or any other model's input to the ``nn.Linear`` that ends it.
     logits
-        Whether they are wanted; without, a timm model's classifier does not run.
+        Whether logits are wanted; if not, a timm model's classifier does not run.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def forward(
         When the layer does not run or, for None, no ``nn.Linear`` ends the network.
     """
     is_timms = has_pre_logits(model)
-    has_classifier = not is_timms or getattr(model, "num_classes", 1) > 0  # 0: timm took it away
+    has_classifier = not is_timms or getattr(model, "num_classes", 1) > 0  # 0: timm removed it
     if layer is None and is_timms:
         features = model.forward_features(images)
         pre_logits = model.forward_head(features, pre_logits=True)
@@ -134,13 +134,13 @@ def last_linear(model: torch.nn.Module, images: torch.Tensor) -> str:
 def as_vectors(output: Any, n: int, layer: str | None) -> torch.Tensor:
     """Return a layer's output for n images as one vector each, [n, d].
 
-    Maps [n, c, h, w] are averaged over their positions, tokens [n, t, d] over the tokens, all else is flattened. Of
-    several outputs the first tensor is taken.
+    Maps [n, c, h, w] are averaged over their positions, tokens [n, t, d] over the tokens, all else is flattened. If
+    there are several outputs, the first tensor is taken.
 
     Raises
     ------
     InputError
-        When the output is not a tensor of n.
+        When the output is not a tensor with one item per image.
     """
     output = first_tensor(output)
     if not isinstance(output, torch.Tensor) or output.ndim < 2 or len(output) != n:
@@ -165,9 +165,9 @@ class Followed:
     Attributes
     ----------
     vectors
-        Of the present batch: a layer's [n, d], float32 on the device, as `forward` and `as_vectors` would give it.
+        Vectors of the current batch by layer, [n, d], float32 on the device, as `forward` and `as_vectors` give them.
     problems
-        Why a layer has none.
+        Why a layer has no vectors, by layer.
     """
 
     def __init__(self, layers: Iterable[str]) -> None:
@@ -188,7 +188,7 @@ class Followed:
                 self.problems.setdefault(name, did_not_run(name))
 
     def _keep(self, name: str, _given: Any, output: Any) -> None:
-        """Keep a layer's output as vectors. A layer that runs twice counts as it was last."""
+        """Keep a layer's output as vectors. If a layer runs twice, its last output counts."""
         try:
             vectors = as_vectors(_copied(output), self._n, name)
         except InputError as error:
@@ -198,7 +198,7 @@ class Followed:
 
 
 def did_not_run(layer: str) -> InputError:
-    """Return the error of a layer that a forward pass leaves out."""
+    """Return the error for a layer that does not run in a forward pass."""
     return InputError(f"in the model's forward pass {layer!r} did not run; name another layer")
 
 
@@ -235,7 +235,7 @@ class _Pass(NamedTuple):
 
 
 def named_layers(model: torch.nn.Module, layers: Iterable[str]) -> dict[str, torch.nn.Module]:
-    """Return the modules of some layers by their names, of which ``.`` is the network itself."""
+    """Return the modules of the layers by name; ``.`` names the network itself."""
     return {name: model.get_submodule("" if name == WHOLE else name) for name in layers}
 
 
@@ -262,7 +262,7 @@ def hooked(
 
 
 def _passes_of(model: torch.nn.Module, layer: str | None) -> dict[str, torch.nn.Module]:
-    """Return the layer or, for None, each ``nn.Linear``, which may be the classifier."""
+    """Return the layer's module or, for None, each ``nn.Linear``, since any may be the classifier."""
     if layer is not None:
         return named_layers(model, [layer])
     return {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
@@ -273,13 +273,13 @@ def _keep_pass(
 ) -> None:
     """Keep in ``last`` the layer's pass, or for None those that may be the classifier's."""
     output = output if layer is None else _copied(output)
-    # Of the passes before only vectors are kept, as of classifiers: a large model has hundreds of linear layers.
+    # Of earlier passes, only vector outputs like a classifier's are kept: a large model has hundreds of linear layers.
     kept = [one for one in last if layer is None and one.is_vector(n)]
     last[:] = [*kept, _Pass(name, taken, output)]
 
 
 def _copied(output: Any) -> Any:
-    """Return a copy of an output's first tensor, because what comes next in the network may work in place."""
+    """Return a copy of an output's first tensor, because later modules may change it in place."""
     output = first_tensor(output)
     return output.clone() if isinstance(output, torch.Tensor) else output
 
@@ -289,7 +289,7 @@ def _penultimate(
 ) -> torch.Tensor:
     """Return the input of the ``nn.Linear`` that gives the logits, else of the last one if its output has their shape.
 
-    Two heads of one width, with inputs of their own, are ambiguous: an auxiliary classifier may run last.
+    Two heads of the same width with different inputs are ambiguous: an auxiliary classifier may run last.
     """
     advice = f"name a layer, or {WHOLE!r} for the network's own output"
     if not last:
@@ -307,7 +307,7 @@ def _penultimate(
     if heads:
         return taken
     wanted = (n, output.shape[-1]) if logits is None else logits.shape
-    if output.shape != wanted:  # a backbone's, whose classifier was taken away
+    if output.shape != wanted:  # of a backbone whose classifier was removed
         raise InputError(
             f"the nn.Linear that runs last, {name!r}, lies within the network; {advice}"
         )
@@ -356,8 +356,8 @@ def layer_names(model: torch.nn.Module, image: torch.Tensor) -> LayerNames:
     """Return the names of a network's layers.
 
     A block is an item of a sequence of modules with two or more layers of weights (a residual unit, a transformer or
-    mixer block); a sequence of blocks is none itself. In timm's networks without any, the modules of ``feature_info``
-    count.
+    mixer block); a sequence of blocks is not a block. In timm's networks without blocks, the modules of
+    ``feature_info`` are the blocks.
 
     Parameters
     ----------
@@ -389,7 +389,7 @@ def layer_names(model: torch.nn.Module, image: torch.Tensor) -> LayerNames:
 
 
 def _classifiers(model: Any) -> tuple[Any, ...]:
-    """Return the modules that timm says are classifiers."""
+    """Return the modules that timm declares to be classifiers."""
     if not callable(getattr(model, "get_classifier", None)):
         return ()
     found = model.get_classifier()
@@ -406,12 +406,12 @@ def _modules_of(model: Any) -> list[str]:
 
 
 def _outputs(model: torch.nn.Module, image: torch.Tensor) -> tuple[dict[str, Any], Any]:
-    """Return the output of each module that gives one per image, in the order in which they end, and the answer."""
+    """Return the outputs of modules that give one per image, in the order in which they end, and the network's."""
     outputs: dict[str, Any] = {}
     modules = {name: module for name, module in model.named_modules() if name}
 
     def keep(name: str, _given: Any, output: Any) -> None:
-        outputs.pop(name, None)  # one that runs twice counts as it was last
+        outputs.pop(name, None)  # if a module runs twice, its last output counts
         try:
             as_vectors(output, len(image), name)
         except InputError:
@@ -424,7 +424,7 @@ def _outputs(model: torch.nn.Module, image: torch.Tensor) -> tuple[dict[str, Any
 
 
 def _blocks(model: torch.nn.Module) -> list[str]:
-    """Return the names of the items of sequences that are blocks: the outermost that are no sequence of blocks."""
+    """Return the names of the blocks: the outermost items of sequences that are not sequences of blocks."""
     return [name for name, _ in _blocks_in("", model, is_item=False)]
 
 
@@ -462,7 +462,7 @@ def _steps(modules: dict[str, torch.nn.Module], blocks: set[str]) -> Iterator[st
 
 
 def _is_of_the_head(module: torch.nn.Module, output: Any, answer: Any) -> bool:
-    """Return whether a module gives the answer or the vectors that the classifier takes, or computes nothing."""
+    """Return whether a module gives the network's output or the classifier's input vectors, or computes nothing."""
     if output is answer or isinstance(module, torch.nn.Identity) or _is_named(module, "Drop"):
         return True
     if not isinstance(output, torch.Tensor):

@@ -55,7 +55,7 @@ def with_timm_defaults(entries: Sequence[ModelEntry]) -> list[ModelEntry]:
 
 
 def build_model(entry: ModelEntry, weights: Path | None) -> torch.nn.Module:
-    """Return the entry's model as `loaded_model`, without how its weights were read."""
+    """Return the entry's model from `loaded_model`, without the report on its weights."""
     return loaded_model(entry, weights)[0]
 
 
@@ -67,7 +67,7 @@ def loaded_model(entry: ModelEntry, weights: Path | None) -> tuple[torch.nn.Modu
     Parameters
     ----------
     weights
-        Their file; None takes those that ``entry.weights`` names, or timm's own.
+        File of the weights; None takes those that ``entry.weights`` names, or timm's own.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def build_untrained(entry: ModelEntry) -> torch.nn.Module:
 
 
 def pooling_of(model: Any) -> str | None:
-    """Return timm's name of how a network pools its positions or tokens; None where timm does not say."""
+    """Return timm's name for the network's pooling of positions or tokens; None where timm has none."""
     for place in (model, getattr(model, "head", None)):
         pool = getattr(place, "global_pool", None)
         name = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
@@ -147,7 +147,7 @@ def _with_published(entry: ModelEntry, weights: Path) -> tuple[torch.nn.Module, 
 
 
 def refuse_unsafe(checkpoint: Path) -> None:
-    """Raise InputError for a checkpoint of a kind that cannot be read without running what is in it."""
+    """Raise InputError for a checkpoint of a kind that cannot be read without executing its content."""
     if checkpoint.name.endswith(".index.json"):
         raise InputError(f"{checkpoint} only lists the shards of a checkpoint; {JOIN_SHARDS}")
     if checkpoint.suffix.lower() not in CHECKPOINT_SUFFIXES:
@@ -197,7 +197,7 @@ def _create(entry: ModelEntry, **arguments: Any) -> torch.nn.Module:
 
 
 def size_argument(entry: ModelEntry) -> dict[str, Any]:
-    """Return the argument for the entry's image size, where timm builds the network for another fixed one."""
+    """Return the argument for the entry's image size if timm builds the network for another fixed size; else empty."""
     config = timm_config(entry.architecture)
     usual_size = entry.img_size in (None, config.input_size[-1])
     if usual_size or not config.fixed_input_size or "img_size" in entry.model_kwargs:
@@ -215,8 +215,8 @@ def source_overlay(weights: str) -> dict[str, Any]:
 def _weights_overlay(entry: ModelEntry) -> dict[str, Any]:
     """Return the changes to timm's configuration by which it loads the entry's weights; empty for timm's own.
 
-    timm takes a changed source for a plain state dict, which some of its own are not; a revision of its own
-    repository keeps their form.
+    timm treats a changed source as a plain state dict, which some of its own are not; a revision of its own
+    repository keeps their format.
     """
     config = timm_config(entry.architecture)
     own = weights_of(config)["weights"]
@@ -246,7 +246,7 @@ def loading_code(entry: ModelEntry) -> str | None:
     """Return three statements: the import, the network with its weights, the transform of an image.
 
     None for networks that are not timm's or were trained here. A checkpoint, which must be one that timm's own loader
-    reads, is named as in the catalogue if it is below its folder, else without folder; a comment says which.
+    reads, is named by its path from the catalogue's folder if inside, else by its file name; a comment says which.
     """
     if entry.builder is not None or entry.recipe is not None or entry.preprocessing is None:
         return None

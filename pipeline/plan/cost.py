@@ -45,11 +45,11 @@ class Cost:
     build : float
         Seconds to build the model, read its weights and train it if need be.
     image : float
-        Seconds of the forward pass, for each image.
+        Seconds of the forward pass per image.
     measures : float
         Seconds of the measures at ``MEASURE_N`` samples.
     download : int
-        Bytes.
+        Bytes to download.
     """
 
     build: float
@@ -58,7 +58,7 @@ class Cost:
     download: int = 0
 
     def seconds(self, samples: int) -> float:
-        """Return the seconds on ``samples`` samples, without download and view."""
+        """Return the seconds for ``samples`` samples, without download and view."""
         measures = MEASURE_FIXED_S + self.measures * (samples / MEASURE_N) ** MEASURE_POWER
         return self.build + samples * self.image + measures
 
@@ -87,14 +87,14 @@ TIMED = "one batch timed on this machine"
 
 
 def _parameters(entry: ModelEntry) -> float:
-    """Return the number of parameters, by the size of an own checkpoint if need be; 0 if unknown."""
+    """Return the number of parameters, from the size of the entry's checkpoint if necessary; 0 if unknown."""
     if entry.params_m is None and entry.checkpoint is not None:
         return entry.checkpoint.stat().st_size / BYTES_A_PARAMETER
     return 1e6 * (entry.params_m or 0)
 
 
 def network_key(job: Job) -> str:
-    """Return what jobs with equally fast networks share."""
+    """Return a key that jobs with equally fast networks share."""
     entry = job.entry
     return content_hash(
         entry.architecture, entry.model_kwargs, entry.img_size, entry.builder, entry.layer
@@ -102,7 +102,7 @@ def network_key(job: Job) -> str:
 
 
 def needs_timing(job: Job) -> bool:
-    """Return whether nothing published says how fast a network of the user's own is."""
+    """Return whether no published figure says how fast a network is, and no recipe trains it."""
     published = {"throughput", "cpu_throughput", "gmacs"}
     return job.entry.recipe is None and not any(map(job.entry.extras.get, published))
 
@@ -220,7 +220,7 @@ def resnet18_rate() -> float:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast one process is: images per second of ResNet-18 and of networks by `network_key`, and where."""
+    """Speed of one process in images per second, for ResNet-18 and for networks by `network_key`, and its device."""
 
     resnet18: float
     on_cpu: bool
@@ -228,7 +228,7 @@ class Speed:
 
     @classmethod
     def mean(cls, speeds: Sequence["Speed"]) -> "Speed":
-        """Return the mean of several processes'."""
+        """Return the mean speed of several processes."""
         of_network: dict[str, list[float]] = {}
         for speed in speeds:
             for key, rate in speed.networks.items():
@@ -249,11 +249,11 @@ def speed_here(
     Parameters
     ----------
     seconds
-        No network is begun after them.
+        Time limit, after which no further network is started.
     threads
-        Of torch on a CPU; None leaves them as they are.
+        Threads of torch on a CPU; None leaves them unchanged.
     resnet18
-        Images per second, if they are known.
+        Images per second of ResNet-18, if known.
     """
     import torch
 
@@ -267,7 +267,7 @@ def speed_here(
 
 
 def network_rates(jobs: Sequence[Job], precision: str, seconds: float) -> dict[str, float]:
-    """Time one batch of each network on this machine, and begin none after ``seconds``.
+    """Time one batch of each network on this machine, and start none after ``seconds``.
 
     Weights do not matter for speed: timm's networks have random ones. A network that cannot be built is left out; its
     row will say why.
@@ -293,7 +293,7 @@ def network_rates(jobs: Sequence[Job], precision: str, seconds: float) -> dict[s
 
 
 def _network_rate(job: Job, precision: str, device: Any, seconds: float) -> float:
-    """Return images per second in one batch, or in a part of it that takes long enough to tell."""
+    """Return the images per second of one batch, or of a part of it that takes long enough for a figure."""
     import torch
 
     from ..embedding.embed import embed_inputs

@@ -14,11 +14,11 @@ from ..measures.core.estimate import method_for
 from ..measures.own import find_measure, measure_identity, try_measures
 from ..store.schema import COLUMN_NAMES
 
-# Raise it when pipeline/embedding/train.py produces other weights for the same recipe.
+# Increase it when pipeline/embedding/train.py produces other weights for the same recipe.
 TRAINING_VERSION = 2
-# Raise it when a measure produces another number for the same embedding and settings.
+# Increase it when a measure produces another number for the same embedding and settings.
 MEASURES_VERSION = 6
-# The same, where eigenvalues are estimated; never below the other.
+# The same for estimated eigenvalues; never below MEASURES_VERSION.
 ESTIMATES_VERSION = 9
 
 
@@ -127,7 +127,7 @@ def own_code_of(entry: ModelEntry, builder_sha256: str | None) -> dict[str, str]
 
 
 def _file_sha256(path: Path, cache: Path) -> str:
-    """Return a file's hash, which the cache remembers until its size or time of change differs."""
+    """Return a file's hash, cached until the file's size or modification time changes."""
     stat = path.stat()
     note = cache / "hashes" / content_hash(str(path), stat.st_size, stat.st_mtime_ns)
     if note.is_file() and re.fullmatch("[0-9a-f]{64}", noted := note.read_text(errors="replace")):

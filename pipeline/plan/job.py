@@ -1,4 +1,4 @@
-"""An entry of a run: ready for a worker, and what the driver learns once it is finished."""
+"""An entry of a run as a job for a worker, and its outcome for the driver."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 
 @dataclass(frozen=True)
 class Job:
-    """One entry of a run, with all that a worker needs.
+    """One entry of a run, with everything that a worker needs.
 
     ``weights`` is a file, which may not be trained yet. None means the published weights that ``entry.weights`` names,
     those that the entry's builder makes, or timm's initial ones in a run with ``random_weights``. ``builder_sha256`` is
@@ -32,18 +32,18 @@ class Job:
 
     @property
     def network(self) -> str:
-        """What the entry shares with other layers of its network; without an identity it is alone."""
+        """Key that all layers of the entry's network share; the slug without a network identity."""
         return self.network_id or self.slug
 
     @property
     def name(self) -> str:
-        """Name for people."""
+        """Display name."""
         return str(self.entry)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an entry ended, ``ok`` or failed; its row is on disk. ``readings`` says how ambiguous input was read."""
+    """Result of an entry, ``ok`` or failed; its row is on disk. ``readings`` says how ambiguous input was read."""
 
     slug: str
     name: str

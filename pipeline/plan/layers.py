@@ -1,6 +1,6 @@
-"""The entries of ``--layers``: beside a network's own entry one for each of its layers, in one forward pass.
+"""The entries of ``--layers``: one for each layer, beside the network's own entry, all from one forward pass.
 
-Which layers a network has is known only once it is built, and the driver never loads torch. So another process builds
+A network's layers are known only once it is built, and the driver never loads torch. So another process builds
 each network on torch's meta device, where nothing is computed, and the names are kept in the cache.
 """
 
@@ -27,8 +27,8 @@ from .job import Job
 
 log = logging.getLogger(__name__)
 
-NAMES_VERSION = 1  # raise it when networks/layers.py finds other names
-MANY = 20  # networks, from which on building them is announced
+NAMES_VERSION = 1  # increase it when networks/layers.py finds other names
+MANY = 20  # from this number of networks on, building them is announced
 Names = Mapping[str, Sequence[str]]
 """Names of layers under ``blocks``, ``all`` and ``modules``."""
 Listed = Names | str
@@ -38,7 +38,7 @@ Listed = Names | str
 def layer_entries(
     jobs: Sequence[Job], wanted: Sequence[str], cache: Path, timeout: float | None = None
 ) -> dict[str, list[ModelEntry]]:
-    """Return the entries to add after a job's, by its slug; none for a layer that the catalogue names itself.
+    """Return the entries to add after each job's entry, by its slug, except layers that the catalogue lists itself.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def _read(note: Path) -> Names | None:
 
 
 def _built(jobs: Mapping[Path, Job], timeout: float | None) -> dict[Path, Listed]:
-    """Build networks in other processes; a builder's, whose code may end its process, each in its own."""
+    """Build networks in other processes, each user's builder in its own, because its code may end the process."""
     found: dict[Path, Listed] = {}
     of_timm = {note: job for note, job in jobs.items() if job.entry.builder is None}
     if of_timm:
@@ -169,7 +169,7 @@ def _built(jobs: Mapping[Path, Job], timeout: float | None) -> dict[Path, Listed
 
 
 def _end(processes: Iterable[object]) -> None:
-    """End processes that may be busy for ever."""
+    """Kill processes that may never end."""
     for process in processes:
         process.kill()  # type: ignore[attr-defined]
 

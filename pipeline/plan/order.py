@@ -23,7 +23,7 @@ class Expectation:
     samples
         Rows of an embedding.
     look
-        Look for trained weights on this machine's disk; if False, assume that there are none.
+        Whether to look for trained weights on this machine's disk; if False, none are assumed.
     """
 
     def __init__(self, samples: int, *, look: bool = True) -> None:
@@ -39,7 +39,7 @@ class Expectation:
 
 
 def longest_first(jobs: Sequence[Job], samples: int) -> list[Job]:
-    """Sort the longest first, in steps of a factor of two; within a step, those that share a view are neighbours.
+    """Sort the longest first, in steps of a factor of two; within a step, jobs that share a view are adjacent.
 
     Only the last entries decide how evenly the workers finish, so a coarse order costs nothing, and a view stays in the
     disk cache while it is read.
@@ -65,8 +65,8 @@ def by_network(jobs: Sequence[Job]) -> list[list[Job]]:
 def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:
     """Split the jobs into ``parts`` shares of nearly equal time, the same on every machine.
 
-    The longest job goes to the emptiest share, and the layers of a network to one. With fewer jobs than parts some
-    shares are empty. The time to make a view is spread over the jobs that need it.
+    The longest job goes to the emptiest share, and all layers of a network go to the same one. With fewer jobs than
+    parts some shares are empty. The time to make a view is spread over the jobs that need it.
     """
     expectation, sharing = Expectation(samples, look=False), Counter(job.view for job in jobs)
 

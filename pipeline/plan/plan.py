@@ -57,7 +57,7 @@ def make_plan(config: RunConfig) -> Plan:
     Raises
     ------
     InputError
-        For anything that the user got wrong in them.
+        For any mistake of the user in them.
     """
     # Workers may have another current folder.
     config = config.model_copy(update={"out": config.folder})
@@ -167,7 +167,7 @@ def _job(
 
 
 def _refuse_seen_images(entry: ModelEntry, dataset: str) -> None:
-    """Refuse another split of the images that the entry trains on, because it has seen some of them."""
+    """Raise InputError for another split of the data set that the entry trains on: it has seen some of the images."""
     trained_on = entry.recipe.dataset if entry.recipe else dataset
     if trained_on != dataset and trained_on.split(":")[0] == dataset.split(":")[0]:
         raise InputError(
@@ -249,7 +249,7 @@ def with_builder_defaults(entry: ModelEntry) -> ModelEntry:
 
 
 def plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
-    """Plan the entries of all catalogues that a run has had; a later one's entry replaces an earlier one's."""
+    """Plan the entries of all catalogues that a run has used; a later one's entry replaces an earlier one's."""
     plan = make_plan(config)
     jobs = {job.slug: job for job in plan.jobs}
     for catalog in record.earlier_catalogs:
@@ -262,7 +262,7 @@ def plan_of_all(config: RunConfig, record: RunRecord) -> Plan:
 
 
 def entries_of(record: RunRecord) -> list[ModelEntry]:
-    """Return the catalogue entries of a run's models, as far as its catalogues are still there; no image is read."""
+    """Return the catalogue entries of a run's models from those of its catalogues that still exist; read no image."""
     recorded = {entry.slug for entry in record.entries}
     entries: dict[str, ModelEntry] = {}
     for name in (*(one.name for one in record.earlier_catalogs), record.config.catalog):

@@ -1,4 +1,4 @@
-"""The images of a run: the chosen classes and images, without copies and damaged files; and the white of deep ones."""
+"""The images of a run: chosen classes and images without copies or damaged files, and the white level above 8 bits."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 COPIES = "with the same content as another image"
 CONTRADICTORY = "with the same content as an image of another class"
 UNDECODABLE = "that cannot be decoded"
-CHECKED = "checked-2"  # another name when `read_image` refuses more
+CHECKED = "checked-2"  # change it when `read_image` refuses more
 Item = TypeVar("Item")
 
 OPTION = "--white"
@@ -65,7 +65,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
         settings.dataset in OWN_IMAGES and not settings.keep_copies
     ):  # published sets stay as they are
         assert isinstance(images, ImageFiles)
-        # The images of a sample are those of a run that has looked for copies already.
+        # Copies are removed before sampling; for a sample, only files of equal size and beginning are hashed.
         is_sampled = settings.images_per_class is not None
         images = _without_copies(images, classes, is_sampled=is_sampled)
     remaining = images
@@ -93,7 +93,7 @@ def open_subset(settings: SubsetSettings, repeats: int, cache: Path) -> Subset:
 
 
 def _with_readings(subset: Subset, settings: SubsetSettings) -> Subset:
-    """Add the order of the classes, and what is ambiguous in the folders and in that order."""
+    """Add the class order, and the ambiguities of the folders and of that order."""
     root, account = settings.data_root, subset.account
     names = subset.images.names
     if settings.dataset == "imagefolder" and root is not None:
@@ -133,7 +133,7 @@ def _without_copies(
 
 
 def _leave_out(images: ImageFiles, names: Set[str], reason: str, remedy: str) -> ImageFiles:
-    """Leave out images, and note it in the account.
+    """Leave out images, and record that in the account.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def _with_classes(images: ImageFiles, numbers: np.ndarray) -> list[str]:
 def _bad_images(subset: Subset, good: set[str], cache: Path) -> set[str]:
     """Return the names of chosen images that cannot be decoded; add the others to ``good``, which are not read again.
 
-    A note in the cache holds the bad images of a subset, so that a later run decodes only those: it may be able to.
+    A note in the cache lists a subset's bad images. A later run tries only those again, because it may decode them.
     """
     images = subset.images
     assert isinstance(images, ImageFiles)
@@ -197,7 +197,7 @@ def _noted_bad(note: Path) -> set[str] | None:
 def class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ...] | None:
     """Return the labels of a preset, or of a list of classes by name or number.
 
-    A class is meant by its name; by its number only where no class is named by a number.
+    Classes are given by name; by number only if no class has a number as its name.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def class_numbers(classes: str | None, images: LabelledImages) -> tuple[int, ...
 
 
 def _class_list(classes: str, number: Mapping[str, int]) -> list[str]:
-    """Split at the commas outside quotes; a class's name that holds commas may stand alone without them."""
+    """Split at commas outside quotes; the name of a single class may contain commas without quotes."""
     try:
         parts = next(csv.reader([classes], skipinitialspace=True, strict=True), [])
     except csv.Error:
@@ -245,7 +245,7 @@ def _class_list(classes: str, number: Mapping[str, int]) -> list[str]:
 
 
 def _unknown(name: str, number: Mapping[str, int]) -> str:
-    """Return an unknown class as text, and which may be meant."""
+    """Return the text on an unknown class, with the name that may be meant."""
     near = get_close_matches(name, number, n=1) or [
         known for known in number if name in known.split(",")
     ]
@@ -280,12 +280,12 @@ class Headers(_Note):
 
 
 def with_white(subset: Subset, option: float | None, cache: Path) -> Subset:
-    """Return the subset with the level of white for all its decodings; its digest changes only where it is needed.
+    """Return the subset with the white level for all its decodings; its digest changes only if a level is needed.
 
     Raises
     ------
     InputError
-        When the images have more than 8 bits, and nothing decides.
+        When the images have more than 8 bits, and their white level is ambiguous.
     """
     images = subset.images
     if not isinstance(images, ImageFiles):
@@ -314,7 +314,7 @@ def with_white(subset: Subset, option: float | None, cache: Path) -> Subset:
 
 
 def white_of(deep: Sequence[DeepImage], option: float | None, where: str) -> float | None:
-    """Return the level of white of all these images; None if each file says its own.
+    """Return the white level of all these images; None if each file states its own.
 
     Raises
     ------
@@ -328,7 +328,7 @@ def white_of(deep: Sequence[DeepImage], option: float | None, where: str) -> flo
     for image in deep:
         if image.stated is not None:
             stated.setdefault(image.stated, image.name)
-    # Greater values are refused when they are decoded.
+    # Images with greater values are refused when they are decoded.
     silent = [image for image in deep if image.stated is None and image.greatest <= WHITE_16]
     if not silent:
         if len(stated) > 1 and any(image.is_tag for image in deep):
@@ -380,7 +380,7 @@ def _log_clipped(deep: Sequence[DeepImage], white: float) -> None:
 
 
 def _headers(images: ImageFiles, note: Path) -> Headers:
-    """Look at the headers of the images, and decode those of more than 8 bits; a note spares the next run that."""
+    """Read the headers of the images, and decode those of more than 8 bits; a note saves the next run that work."""
     candidates = [name for name in images.names if not is_jpeg(f"{images.root}/{name}")]
     if not candidates:
         return Headers()
@@ -401,7 +401,7 @@ def _headers(images: ImageFiles, note: Path) -> Headers:
 
 
 def _deep_image(root: Path, name: str) -> DeepImage | None:
-    """Return what is to be known of an image of more than 8 bits; None if it is bad, which its decoding will say."""
+    """Return the facts about an image of more than 8 bits; None for a bad image, which its decoding will report."""
     try:
         pixels = read_deep(root / name)
     except InputError:
@@ -419,7 +419,7 @@ def _deep_image(root: Path, name: str) -> DeepImage | None:
 
 
 def _logged(items: Iterable[Item], total: int) -> Iterator[Item]:
-    """Pass the items on, and log how many there are if that takes long."""
+    """Yield the items, and log the progress if they take long."""
     next_line = monotonic() + QUIET_S
     for number, item in enumerate(items, start=1):
         if monotonic() > next_line:

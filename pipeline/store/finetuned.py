@@ -1,4 +1,4 @@
-"""The rows of fine-tuned models: ``OUT/finetuned/<slug>.parquet``, and what is kept between two trainings."""
+"""The rows of fine-tuned models: ``OUT/finetuned/<slug>.parquet``, and the results kept between two trainings."""
 
 import json
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def finetuned_path(out: Path, slug: str) -> Path:
 
 
 def checkpoint_path(out: Path, slug: str, row_id: str) -> Path:
-    """Return the path of a fine-tuned entry's weights; an identity has its own."""
+    """Return the path of a fine-tuned entry's weights, one per identity."""
     return out / "finetuned" / "checkpoints" / f"{slug}-{row_id[:8]}.safetensors"
 
 
@@ -102,14 +102,14 @@ def read_finetuned(out: str | Path) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class PendingFolds:
-    """The predictions of finished trainings, on disk until the row is: a process that dies costs one training."""
+    """Predictions of finished trainings, on disk until the row is written: a process that dies costs one training."""
 
     out: Path
     slug: str
     row_id: str
 
     def write(self, fold: int, predictions: np.ndarray, facts: dict[str, float]) -> None:
-        """Store the classes that were predicted for the held-out rows, int64 [k], and numbers about the training."""
+        """Store the predicted classes of the held-out rows, int64 [k], and numbers about the training."""
         content = {"row_id": self.row_id, "predictions": predictions.tolist(), "facts": facts}
         write_json(self._path(fold), content)
 
@@ -126,7 +126,7 @@ class PendingFolds:
         return predictions, facts
 
     def discard(self) -> None:
-        """Delete all of them."""
+        """Delete all pending predictions of the entry."""
         for path in (self.out / "attempts").glob(f"{escape(self.slug)}.finetune-*.json"):
             path.unlink(missing_ok=True)
 

@@ -43,8 +43,8 @@ def embedding(out: str | Path, model: str) -> KeptEmbedding:
     Raises
     ------
     InputError
-        A ValueError in one line: for a folder that is not a run, a model that it does not have or has not finished,
-        and an embedding that was dropped or is not the one that the row was computed from.
+        A ValueError with a one-line message, for a folder that is not a run, a model that it does not have or has not
+        finished, or an embedding that was dropped or is not the one that the row was computed from.
     """
     out = Path(out)
     record = read_run(out)

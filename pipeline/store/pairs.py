@@ -41,7 +41,7 @@ def read_pairs(out: Path) -> list[PairHits]:
     Raises
     ------
     ValueError
-        When the file is damaged, or not one of pairs.
+        When the file is damaged, or does not hold pairs.
     """
     if not pairs_path(out).exists():
         return []

@@ -1,8 +1,8 @@
 """The content of ``OUT/run.json``: settings, images and entries of a run, and the history of a search for the best.
 
-Unknown keys of the record are kept when it is written again, so that an older version that adds a model loses nothing
-that a newer one has noted. Only ``config`` allows none, because a setting that this version cannot obey may change
-numbers.
+Unknown keys of the record are kept when it is rewritten, so that an older version that adds a model loses nothing that
+a newer one has stored. Only ``config`` allows no unknown keys, because a setting that this version does not know may
+change numbers.
 """
 
 import json
@@ -78,7 +78,7 @@ class _Frozen(_Record):
 
 
 class CatalogRecord(_Frozen):
-    """The catalogue of a run; the first versions noted no hash."""
+    """The catalogue of a run; the first versions stored no hash."""
 
     name: str
     sha256: str | None = None
@@ -88,7 +88,7 @@ class SubsetRecord(_Frozen):
     """The images of a run; ``n_samples`` counts each repeat of an image.
 
     ``account`` says what else the data set holds, ``classes`` names the classes in the order of their labels, and
-    ``n_largest_class`` is the images of the largest class; earlier versions noted none of them.
+    ``n_largest_class`` is the number of images of the largest class; earlier versions stored none of these three.
     """
 
     dataset: str
@@ -115,7 +115,7 @@ class EntryRecord(_Frozen):
 
 
 NO_TIME = "no time left"
-"""Why a search drops a model that may be the best."""
+"""Reason for dropping a model that may be the best from a search."""
 
 
 class Dropped(_Record):
@@ -129,10 +129,10 @@ class Dropped(_Record):
 
 
 class Passed(_Record):
-    """A stage of a search that is over.
+    """A finished stage of a search.
 
-    ``contenders`` are the models that it did not find clearly worse, and ``contenders_alone`` those that it would have
-    left if the error rate were this stage's and this stage's alone; earlier versions noted neither.
+    ``contenders`` is the number of models that it did not find clearly worse, and ``contenders_alone`` that number if
+    the stage had its own error rate instead of a share of the search's; earlier versions stored neither.
     """
 
     images: Count
@@ -147,8 +147,8 @@ class SearchNote(_Record):
     """The history of a search within a time budget; ``left_out`` are the models that did not fit in it.
 
     ``error_rate`` is the bound on the chance that a model as good as the best is dropped, in percent, over all stages,
-    and ``metric`` what that is by. Searches of earlier versions have neither: their stages took equally many images of
-    each class, and each had a test at 5%.
+    and ``metric`` the accuracy that ranks models. Searches of earlier versions have neither: their stages took the same
+    number of images of each class, and each had a test at 5%.
     """
 
     budget_s: Number
@@ -158,7 +158,7 @@ class SearchNote(_Record):
     stages: list[Passed] = []
 
     def stage(self, images: int) -> Passed:
-        """Return the stage with that many images, an earlier search's or a new one."""
+        """Return the stage with this number of images, an earlier search's or a new one."""
         for stage in self.stages:
             if stage.images == images:
                 return stage
@@ -168,7 +168,7 @@ class SearchNote(_Record):
 
 
 def _whole_identity(identity: dict[str, Any]) -> dict[str, Any]:
-    """Refuse an incomplete identity: rows of other settings would seem to match what is missing."""
+    """Raise ValueError for an incomplete identity, which rows of other settings would seem to match."""
     for name, settings in IDENTITY.items():
         if name not in identity:
             raise ValueError(f"{name} is missing")
@@ -190,9 +190,9 @@ def _with_all_scores(config: Any) -> Any:
 class RunRecord(_Frozen):
     """The content of ``OUT/run.json``.
 
-    ``identity`` holds the settings that change numbers, as `RunConfig.identity` gave them then; ``embeddings_from`` is
-    the run whose embeddings a remeasured one was computed from. ``catalog`` is the latest; entries may also be those of
-    ``earlier_catalogs``.
+    ``identity`` holds the settings that change numbers, as `RunConfig.identity` gave them at the time. For a remeasured
+    run, ``embeddings_from`` is the run whose embeddings it was computed from. ``catalog`` is the latest catalogue;
+    entries may also come from ``earlier_catalogs``.
     """
 
     format: Literal[1]
@@ -257,7 +257,7 @@ def parse_record(content: bytes, path: Path) -> RunRecord:
 def _texts(
     value: Any, where: tuple[str | int, ...] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield every text in a tree of JSON, and the keys that lead to it."""
+    """Yield every string in a JSON tree, with the keys that lead to it."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict):

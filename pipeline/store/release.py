@@ -41,8 +41,8 @@ PRIVATE_SETTINGS = ("compute", "out")
 class Release(BaseModel):
     """The content of ``release.json``.
 
-    ``id`` is the date and the beginning of the content's hash; ``supersedes`` and ``superseded_by`` are those of its
-    neighbours; ``page_versions`` are the libraries that made the page.
+    ``id`` is the date and the beginning of the content's hash; ``supersedes`` and ``superseded_by`` are the ids of the
+    previous and the next release; ``page_versions`` are the libraries that made the page.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
@@ -71,7 +71,7 @@ class Published:
 
 
 def is_release(folder: Path) -> bool:
-    """Whether a folder holds a ``release.json``."""
+    """Return whether a folder holds a ``release.json``."""
     return is_file(folder / RELEASE)
 
 
@@ -131,7 +131,7 @@ def read_published(folder: Path) -> Published:
 
 
 def refuse_release(folder: Path) -> None:
-    """Raise InputError for a published folder: its report is part of it."""
+    """Raise InputError for a published folder, which already has its report."""
     if is_release(folder):
         page = folder / "index.html"
         raise InputError(f"{folder} is a published folder, which has its report: {page}")
@@ -162,7 +162,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        When the file is missing, damaged, or not one of rows.
+        When the file is missing, damaged, or does not hold rows.
     """
     try:
         return rows_frame(checked_rows(read_parquet(path)))
@@ -199,7 +199,7 @@ def _last_part(path: str) -> str:
 
 
 def files_of(folder: Path) -> Iterator[str]:
-    """Yield the names of a release's files, but neither hidden ones, such as ``.git``, nor earlier releases."""
+    """Yield the names of a release's files, except hidden ones, such as ``.git``, and earlier releases."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
         is_hidden = any(part.startswith(".") for part in name.parts)
@@ -238,7 +238,7 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def stays_inside(name: str) -> bool:
-    """Whether a file name with ``/`` between its parts cannot lead out of the folder."""
+    """Return whether a file name with ``/`` between its parts cannot lead out of the folder."""
     path = PurePosixPath(name)
     is_relative = not path.is_absolute() and ".." not in path.parts
     return is_relative and "\\" not in name and "\0" not in name

@@ -1,4 +1,4 @@
-"""The run directory: run.json, a Parquet file per entry, embeddings; each file appears whole or not at all."""
+"""The run directory: run.json, a Parquet file per entry, embeddings; each file is written atomically."""
 
 import hashlib
 import io
@@ -45,7 +45,7 @@ _ARROW_TYPES = {
 
 
 def write_row_file(path: Path, row: Mapping[str, Any], columns: Sequence[Column] = COLUMNS) -> None:
-    """Store one row of these ``columns``; those beyond them are numbers."""
+    """Store one row with these ``columns``; any further columns are numbers."""
     schema = arrow_schema(row, columns)
     values = [_of_one(row.get(field.name), field.type) for field in schema]
     table = pa.Table.from_arrays(values, schema=schema)
@@ -53,7 +53,7 @@ def write_row_file(path: Path, row: Mapping[str, Any], columns: Sequence[Column]
 
 
 def _of_one(value: Any, kind: pa.DataType) -> pa.Array:
-    """Return a column of one row; most are empty in a failed one, and pandas would be asked about each."""
+    """Return a column of one row; most are empty in a failed row, and ``pa.array`` would ask pandas about each."""
     return pa.nulls(1, kind) if value is None else pa.array([value], kind)
 
 
@@ -67,12 +67,12 @@ def arrow_schema(names: Iterable[str], columns: Sequence[Column] = COLUMNS) -> p
 def read_row_file(
     path: Path, columns: Sequence[Column] = COLUMNS, always: Sequence[str] = ALWAYS_THERE
 ) -> dict[str, Any]:
-    """Read the row of a file, with null for what its version did not have.
+    """Read the row of a file, with null in the columns that its version did not have.
 
     Parameters
     ----------
     columns, always
-        The columns of its kind of row, and the names of those that each such row has.
+        The columns of this kind of row, and the names of those that every such row has.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def read_row_file(
 def checked_rows(
     table: pa.Table, columns: Sequence[Column] = COLUMNS, always: Sequence[str] = ALWAYS_THERE
 ) -> list[dict[str, Any]]:
-    """Return a table's rows by the current names of their columns.
+    """Return a table's rows under the current names of their columns.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
 
 
 def read_stored_rows(out: Path, record: RunRecord) -> pd.DataFrame:
-    """Return the rows as their files hold them, like those of `read_results`."""
+    """Return the rows of `read_results` as stored, without its order of columns and its ``embedding_file``."""
     current = {entry.slug: entry.row_id for entry in record.entries}
     rows, unreadable = scan_results(out)
     foreign = [slug for slug, row in rows.items() if row["row_id"] != current.get(slug)]
@@ -242,7 +242,7 @@ def rows_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame = frame.astype(dtypes | dict.fromkeys(extra, "float64"))
     frame["finished_at"] = pd.to_datetime(frame["finished_at"], utc=True)
     frame = frame.sort_values(["model", "img_size"], ignore_index=True)
-    return frame.copy()  # in few blocks; of a hundred, pandas warns whoever adds a column
+    return frame.copy()  # in few blocks; with a hundred, pandas warns when a column is added
 
 
 def write_run(out: Path, record: RunRecord) -> None:
@@ -278,7 +278,7 @@ def read_run(out: str | Path) -> RunRecord:
 
 
 def array_bytes(array: np.ndarray) -> memoryview:
-    """Return an array in the format .npy, in memory: when NumPy writes to a file, errors lose their reason."""
+    """Return an array as bytes of a .npy file: when NumPy writes to the file itself, errors lose their reason."""
     content = io.BytesIO()
     np.lib.format.write_array(content, array, allow_pickle=False)
     return content.getbuffer()
@@ -332,7 +332,7 @@ def read_embedding(path: Path, sha256: str) -> np.ndarray:
 class PendingEmbedding:
     """An embedding on disk between its forward pass and its row, with the fields of the row known by then.
 
-    A process that dies in the measures costs no second forward pass.
+    If a process dies during the measures, the forward pass need not be repeated.
     """
 
     def __init__(self, out: Path, slug: str) -> None:
@@ -358,7 +358,7 @@ class PendingEmbedding:
             return None
 
     def keep(self) -> None:
-        """Move the embedding to those that the run keeps."""
+        """Move the embedding into the run's kept embeddings."""
         make_folder(self._kept.parent)
         move(self._array, self._kept)
         self._fields.unlink(missing_ok=True)

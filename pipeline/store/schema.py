@@ -1,4 +1,4 @@
-"""The columns of a row, declared once for files, report and docs; their order, and rows as people read them."""
+"""The columns of a row, declared once for files, report and docs, and functions that order rows and columns."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -131,7 +131,7 @@ def for_people(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
-    """Return a table as a CSV file; what cannot be encoded, such as a stray byte of a path, becomes a question mark."""
+    """Return a table as a CSV file; text that cannot be encoded, such as a stray byte of a path, becomes ``?``."""
     text: str = table.to_csv(index=False, lineterminator="\n")
     return text.encode(errors="replace")
 
@@ -156,13 +156,13 @@ def rank(rows: pd.DataFrame, score: str) -> pd.DataFrame:
     rows : pandas.DataFrame
         Rows of a run, as `run` and `read_results` return them.
     score : str
-        A column: a score or cost in its own direction (less is better for ``within_over_between`` and ``params_m``);
-        for accuracies and your own measures more is better.
+        A column: scores and costs have their own direction (less is better for ``within_over_between`` and
+        ``params_m``); for accuracies and your own measures more is better.
 
     Returns
     -------
     pandas.DataFrame
-        The same rows with the index they had; rows without a value are last, ties stay in their order.
+        The same rows with their index; rows without a value come last, ties keep their order.
 
     Raises
     ------

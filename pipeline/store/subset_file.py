@@ -1,4 +1,4 @@
-"""The images of a run as its OUT holds them: ``subset.parquet``, and the paper's clusters of the inputs."""
+"""The images of a run as stored in OUT: ``subset.parquet``, and the paper's clusters of the inputs."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def read_subset(out: Path) -> pd.DataFrame:
 
 
 def subset_is_stored(out: Path, subset: Subset) -> bool:
-    """Whether ``OUT/subset.parquet`` can be read and holds this subset."""
+    """Return whether ``OUT/subset.parquet`` can be read and holds this subset."""
     try:
         return read_subset(out)[OF_THE_SUBSET].equals(subset.table())
     except DamagedFile:
@@ -64,12 +64,12 @@ def write_clusters(path: Path, clusters: np.ndarray) -> None:
 
 
 def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
-    """Read the subset; ``input_cluster`` is that of the entry's own crops where the protocol clusters those.
+    """Read the subset; ``input_cluster`` is that of the entry's own crops if the protocol clusters those.
 
     Raises
     ------
     DamagedFile
-        When a file of either is damaged.
+        When one of the files is damaged.
     """
     subset = read_subset(out)
     path = None if img_size is None else clusters_path(out, img_size)

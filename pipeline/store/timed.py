@@ -22,7 +22,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Place:
-    """Where networks are timed: torch's name of the device, its model, and the threads of a CPU."""
+    """Device on which networks are timed: torch's name for it, its model, and the threads of a CPU."""
 
     device: str
     name: str
@@ -48,7 +48,7 @@ class Passes(_Frozen):
 
 
 class Mode(_Frozen):
-    """A network as it is written (eager), or compiled: one image at a time, and in the batch that is fastest."""
+    """Times of a network, eager or compiled: with one image at a time, and with the fastest batch size."""
 
     single: Passes
     best: Passes
@@ -58,9 +58,9 @@ class Mode(_Frozen):
 class TimedRow(_Frozen):
     """The times of one network on one device.
 
-    ``largest_that_fits`` is the batch beyond which memory would run out, None where none did; ``others_share`` the
-    share of the cores that other processes used meanwhile, ``load`` the machine's load average before. ``compiled`` is
-    None if it was not wanted, or for the reason ``not_compiled``.
+    ``largest_that_fits`` is the batch beyond which memory would run out, None if it never did; ``others_share`` is the
+    share of the cores that other processes used during the timing, ``load`` the load average before it. ``compiled`` is
+    None if it was not requested, or for the reason ``not_compiled``.
     """
 
     format: Literal[1] = 1
@@ -86,13 +86,13 @@ class TimedRow(_Frozen):
 
     @property
     def where(self) -> str:
-        """Where and how it was timed, in words."""
+        """The device, its threads and the precision, in words."""
         threads = f", {counted(self.threads, 'thread')}" if self.device == "cpu" else ""
         return f"{self.name}{threads}, {self.precision}"
 
 
 def timed_path(out: Path, slug: str, place: Place, precision: str) -> Path:
-    """Return the file of one network's times; each device has another name."""
+    """Return the file of one network's times; its name differs between devices."""
     digest = content_hash(asdict(place))[:8]
     return out / FOLDER / f"{slug}-{place.device}-{precision}-{digest}.json"
 
@@ -118,7 +118,7 @@ def read_timed(path: Path) -> TimedRow:
 
 
 def scan_timed(out: Path, slugs: Sequence[str]) -> tuple[list[tuple[str, TimedRow]], list[str]]:
-    """Read all times of some entries, with their slugs, and say which files cannot be read."""
+    """Return all times of the given entries, with their slugs, and a line for each unreadable file."""
     rows, unreadable = [], []
     for path in sorted((out / FOLDER).glob("*.json")):
         slug = next((one for one in slugs if path.name.startswith(f"{one}-")), None)

@@ -1,9 +1,9 @@
-"""Studies: the paper's other claims on simulated data and on trainings, which score predicts best, claims of others."""
+"""Studies of the paper's other claims (simulated data, trainings), the best-predicting score, and others' claims."""
 
 CLAIMS = ("simulated", "dynamics", "initialisation")
-"""Those of the paper's claims, which ``validate`` does by default."""
+"""Studies of the paper's claims, which ``validate`` runs by default."""
 
 OF_ZOOS = ("scores", "replications")
-"""Those of the rows of trained zoos, which they share."""
+"""Studies of the rows of trained zoos, which they share."""
 
 STUDIES = (*CLAIMS, *OF_ZOOS)

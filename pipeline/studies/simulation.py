@@ -28,13 +28,13 @@ from ..plan.job import Outcome
 NEIGHBOURS = 3
 MINE_WIDTH, MINE_STEPS, MINE_RATE = 64, 200, 2e-3
 _AVERAGED = 0.01  # weight of the newest step in MINE's running mean of the partition function
-VERSION = 2  # raise it when a cell produces other numbers for the same settings
+VERSION = 2  # increase it when a cell produces other numbers for the same settings
 BINS = (5, 10, 100)
 CLUSTERS = 10
 DataKind = Literal["tree", "blobs", "labels"]
 Estimators = dict[str, Callable[[], float]]
 ENTROPY_LEVELS = (2, 4, 8, 16, 32)  # branches or clusters
-LABEL_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of the labels that is corrupted
+LABEL_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # share of corrupted labels
 
 
 def ksg_label_information(Z: ArrayLike, labels: ArrayLike, k: int = NEIGHBOURS) -> float:
@@ -160,8 +160,8 @@ def mine_mutual_information(
 def _for_network(V: NDArray[np.float64]) -> NDArray[np.float64]:
     """Standardise columns; if there are more columns than rows, return the coordinates in the space of the rows.
 
-    A linear layer sees the same in both. But with 20,000 columns, one step of Adam moves each hidden unit by forty
-    times its scale: training diverges, and the estimate is meaningless.
+    Both carry the same information for a linear layer. But with 20,000 columns, one step of Adam moves each hidden unit
+    by forty times its scale: training diverges, and the estimate is meaningless.
     """
     n, d = V.shape
     spread = V.std(axis=0)
@@ -177,7 +177,7 @@ def _for_network(V: NDArray[np.float64]) -> NDArray[np.float64]:
 class Simulation:
     """The size of the study.
 
-    ``kind`` of its cells: ``tree`` and ``blobs`` measure entropy, ``labels`` mutual information.
+    Its cells measure entropy for the kinds ``tree`` and ``blobs``, mutual information for ``labels``.
     """
 
     points: int = 300
@@ -212,12 +212,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Display name."""
         return f"{self.kind} in {self.d} dimensions, noise {self.noise:.0%}, seed {self.seed}"
 
     @property
     def order(self) -> float:
-        """Sorts the longest first."""
+        """Sort key: the longest cells come first."""
         return -self.d * (10.0 if self.kind == "labels" else 1.0)
 
     @property
@@ -238,7 +238,7 @@ def compute_cell(cell: Cell) -> Outcome:
 
 
 def is_measured(cell: Cell) -> bool:
-    """Whether a cell's file is there and undamaged; files of the first versions have no checksum and are trusted."""
+    """Return whether a cell's file exists and is undamaged; early versions wrote no checksum and are trusted."""
     return not damage(cell.path, needs_note=False)
 
 
@@ -345,7 +345,7 @@ def blobs(
     Parameters
     ----------
     n
-        Points, spread evenly over the blobs. The centres of fewer clusters are the first of those of more.
+        Points, spread evenly over the blobs. With fewer clusters, the centres are the first of those with more.
     noise
         Standard deviation within a blob; that of the centres is 1.
 

@@ -1,4 +1,4 @@
-"""One training whose checkpoints are kept: they are models, which an ordinary run measures from a catalogue."""
+"""One training whose checkpoints are kept as models, which an ordinary run measures from a catalogue."""
 
 import json
 import logging
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 TEMPERATURE, PROJECTED = 0.5, 64  # of the contrastive loss; dimensions of its projections
 
 IMG_SIZE = 32
-VERSION = 2  # raise it when a training produces other weights for the same recipe
+VERSION = 2  # increase it when a training produces other weights for the same recipe
 Regime = Literal["supervised", "contrastive", "shuffled labels"]
 
 
 class Trajectory(TrainingRecipe):
-    """The settings of a training, and the epochs that are kept; epoch 0 is the network before training.
+    """Settings of a training, and the epochs to keep; epoch 0 is the network before training.
 
     ``convolution_std``, if given, draws the initial weights of every convolution from a normal distribution.
     """
@@ -44,13 +44,13 @@ class Trajectory(TrainingRecipe):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Display name."""
         std = "" if self.convolution_std is None else f" std {self.convolution_std:g}"
         return f"{self.dataset} {self.regime}{std} seed {self.seed}"
 
     @property
     def order(self) -> float:
-        """Sorts the longest trainings first."""
+        """Sort key: the longest trainings come first."""
         return -self.epochs * self.train_images * (4.0 if self.regime == "contrastive" else 1.0)
 
     def checkpoint(self, cache: Path, epoch: int) -> Path:
@@ -59,12 +59,12 @@ class Trajectory(TrainingRecipe):
         return folder / f"epoch-{epoch:04d}.safetensors"
 
     def is_done(self, cache: Path) -> bool:
-        """Whether all checkpoints are there."""
+        """Return whether all checkpoints exist and are undamaged."""
         return not any(damage(self.checkpoint(cache, epoch)) for epoch in self.checkpoints)
 
 
 def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None:
-    """Train from the beginning, and store the checkpoints that are missing in ``cache``.
+    """Train from the beginning, and store in ``cache`` the checkpoints that are missing there.
 
     Their metadata hold, as JSON, the accuracies in percent: ``top1`` on the test part, and ``train_accuracy`` on the
     training images with the labels of the training. Contrastive training, whose classifier learns nothing, has neither.
@@ -247,7 +247,7 @@ class TrainingStudy:
         ]
 
     def from_initial_states(self, dataset: str, stds: tuple[float, ...]) -> list[Trajectory]:
-        """List the trainings from such states."""
+        """List the trainings from initial states with these standard deviations."""
         checkpoints = self.initial_checkpoints
         return [
             self._trajectory(dataset, checkpoints, seed, convolution_std=std, model_kwargs=WHOLE)
@@ -282,17 +282,17 @@ class TrainingJob:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Display name."""
         return self.recipe.name
 
     @property
     def order(self) -> float:
-        """Sorts the longest first."""
+        """Sort key: the longest trainings come first."""
         return self.recipe.order
 
 
 def compute_training(job: TrainingJob) -> Outcome:
-    """Train, keeping checkpoints."""
+    """Run a training and store its checkpoints."""
     began = perf_counter()
     train_trajectory(job.recipe, job.cache, job.root)
     return Outcome(job.name, job.name, True, "", perf_counter() - began)

@@ -14,7 +14,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, TrainingRecipe
 
 from ..plan.job import Outcome
 
-VERSION = 1  # raise it when the same network gets other accuracies
+VERSION = 1  # increase it when the same network gets other accuracies
 PROBE_STEPS = 1000
 Part = tuple[np.ndarray, np.ndarray]  # views and labels
 
@@ -34,13 +34,13 @@ class TransferJob:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Display name."""
         assert self.entry.recipe is not None
         return f"{self.entry.model} of {self.entry.recipe.dataset} on {self.dataset}"
 
     @property
     def order(self) -> float:
-        """All take about as long."""
+        """Sort key: equal, because all jobs take about as long."""
         return 0.0
 
     @property

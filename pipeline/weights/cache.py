@@ -41,11 +41,11 @@ from .hub import (
 
 log = logging.getLogger(__name__)
 
-SHOWN_BYTES = 40  # of a file that is not weights
+SHOWN_BYTES = 40  # bytes shown of a file that is not weights
 
 
 def remote_weights(entry: ModelEntry) -> str | None:
-    """Return the published weights of an entry: ``owner/name``, ``owner/name@revision``, a URL, or None if its own."""
+    """Return an entry's published weights: ``owner/name``, ``owner/name@revision`` or a URL; None if it has its own."""
     return None if entry.checkpoint is not None or entry.recipe is not None else entry.weights
 
 
@@ -61,7 +61,7 @@ def local_weights(weights: str, cache: Path | None = None) -> Path | None:
 
 
 def sound_weights(weights: str, cache: Path) -> Path | None:
-    """Like ``local_weights``, for a file with the right checksum, which is computed once per process."""
+    """Return a file as ``local_weights`` does, but with the right checksum, which is computed once per process."""
     for path in _present(weights, cache):
         if not _problem(path):
             return path
@@ -87,8 +87,7 @@ def fetch_weights(
 ) -> Path:
     """Return the file of published weights, downloaded and verified unless the cache has it.
 
-    An interrupted transfer is resumed. Of several processes that want the same file, one downloads it and the others
-    wait.
+    An interrupted transfer is resumed. If several processes want the same file, one downloads it and the others wait.
 
     Parameters
     ----------
@@ -104,7 +103,7 @@ def fetch_weights(
     FileNotFoundError, PermissionError, ConnectionError
         When the file is not available: no such repository, no access, no network, offline.
     ValueError
-        When what came is not a file of weights or has the wrong checksum; the file is deleted.
+        When the downloaded file does not hold weights or has the wrong checksum; the file is deleted.
     InputError
         For an invalid URL or repository name.
     """
@@ -149,12 +148,12 @@ def is_evictable(path: Path) -> bool:
 
 
 def _lock(folder: Path) -> AbstractContextManager[Claim]:
-    """Keep other processes from fetching or deleting what is in a folder."""
+    """Keep other processes from fetching or deleting the files in a folder."""
     return exclusive(folder.with_name(f".{content_hash(folder.name)}.lock"))
 
 
 def _problem(path: Path) -> str:
-    """Return how a file differs from its note, or from the checksum that the hub client named it by; empty if equal."""
+    """Return how a file differs from its note, or from the checksum that the hub client put in its name; else empty."""
     wanted = _note(path).get("sha256")
     blob = path.resolve().name
     if wanted is None and re.fullmatch("[0-9a-f]{64}", blob):
@@ -246,7 +245,7 @@ def content_problem(path: Path) -> str:
 
 
 def _missing_end(path: Path) -> str:
-    """Return what shows that a safetensors file or a zip archive, such as PyTorch's, is cut off or ends in zeros."""
+    """Return the evidence that a safetensors file or a zip archive (PyTorch's) is cut off or ends in zeros, if any."""
     with path.open("rb") as file:
         start = file.read(9)
         if start.startswith(b"PK"):
@@ -266,7 +265,7 @@ def _note_path(path: Path) -> Path:
 
 
 def _note(path: Path) -> dict[str, Any]:
-    """Return what was noted when the file was fetched; empty for a file that a user put there."""
+    """Return the note written when the file was fetched; empty for a file that a user put there."""
     try:
         note = json.loads(_note_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,8 +1,8 @@
 """Downloads from the Hugging Face hub or a URL: addresses, resumed transfers, retries.
 
 The hub client finds, authorises and describes files; the bytes are read here, because its ``hf_hub_download`` (2.4)
-starts an interrupted file again from zero, sleeps as long as a server asks, never gives up a server that sends a byte
-now and then, compares sizes only, and trusts ``flock``.
+starts an interrupted file again from zero, sleeps as long as a server asks, never gives up on a server that sends a
+byte now and then, compares sizes only, and trusts ``flock``.
 """
 
 import logging
@@ -29,11 +29,11 @@ TIMEOUT_S = 10.0  # to connect, and to wait for the next bytes
 SLOWEST_BYTES_PER_S = 1000.0
 SPEED_WINDOW_S = 60.0  # over which the speed is averaged
 
-ATTEMPTS = 4  # in a row, without progress
+ATTEMPTS = 4  # attempts in a row without progress
 FIRST_PAUSE_S = 1.0  # doubled before each further attempt
 GIVE_UP_AFTER_S = 60.0  # without progress
-PROGRESS_BYTES = 100_000  # of an attempt that counts as progress
-MAX_RETRY_AFTER_S = 120.0  # of all pauses that a server asks for
+PROGRESS_BYTES = 100_000  # fewest new bytes of an attempt that count as progress
+MAX_RETRY_AFTER_S = 120.0  # sum of all pauses that a server asks for
 POLL_S = 0.2
 
 Answer = TypeVar("Answer")
@@ -44,23 +44,23 @@ RESUMES = "the same command goes on from here"
 
 
 class Unreachable(ConnectionError):
-    """A server did not answer at all, several times: its other files need not be tried."""
+    """Raised when a server repeatedly does not answer at all, so its other files need not be tried."""
 
 
 class Unavailable(ConnectionError):
-    """A server answers, but cannot send the file now."""
+    """Raised when a server answers, but cannot send the file now."""
 
 
 class Offline(FileNotFoundError):
-    """HF_HUB_OFFLINE forbids a download."""
+    """Raised when HF_HUB_OFFLINE forbids a download."""
 
 
 NOT_REACHED = frozenset(error.__name__ for error in (Unreachable, Unavailable, Offline))
-"""Values of ``error_type`` in rows whose weights could not be reached: the next run tries them again by itself."""
+"""Values of ``error_type`` in rows whose weights could not be reached: the next run retries them automatically."""
 
 
 class Stopped(Exception):
-    """The download was cancelled: the user pressed Ctrl-C."""
+    """Raised when the user has cancelled the download with Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class RemoteFile:
     sha256 : str
         All or the first digits of the published SHA-256; empty when none is published.
     version
-        Changes with the content, so that two versions are never joined in one resumed transfer.
+        Text that changes with the content, so that a resumed transfer never joins two versions.
     headers
-        Sent with the request; the user's token goes to the hub only.
+        Headers of the request; the user's token goes to the hub only.
     """
 
     weights: str
@@ -107,7 +107,7 @@ def repository(weights: str) -> tuple[str, str | None]:
 
 
 def folder_in_cache(weights: str, cache: Path) -> Path:
-    """Return the folder that holds nothing but these weights.
+    """Return the cache folder for these weights alone.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def remote_file(weights: str, while_waiting: Callable[[], object] = lambda: None
 
 
 def describe(weights: str) -> RemoteFile:
-    """Like ``remote_file``, in one attempt that raises the client's own errors."""
+    """Return the answer of ``remote_file`` in one attempt, which raises the client's own errors."""
     refuse_offline(weights)
     return _describe_on_hub(weights) if is_on_hub(weights) else _describe_url(weights)
 
@@ -198,7 +198,7 @@ def _describe_on_hub(weights: str) -> RemoteFile:
             metadata = get_hf_file_metadata(url, timeout=HEAD_TIMEOUT_S)
         except EntryNotFoundError:
             continue
-        etag = metadata.etag or ""  # of a large file: its SHA-256
+        etag = metadata.etag or ""  # for a large file, its SHA-256
         sha256 = etag if re.fullmatch("[0-9a-f]{64}", etag) else ""
         headers = build_hf_headers()
         if urlsplit(metadata.location)[:2] != urlsplit(url)[:2]:
@@ -222,7 +222,7 @@ def _describe_url(url: str) -> RemoteFile:
         length = response.headers.get("Content-Length")
         size = None if length is None else int(length)
         version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-    # PyTorch's convention, ``name-0123abcd.pth``; shorter ones are no hashes (``vit.h.14-300e.pth.tar``).
+    # PyTorch's convention, ``name-0123abcd.pth``; shorter ones are not hashes (``vit.h.14-300e.pth.tar``).
     match = re.search(r"-([0-9a-f]{8,64})\.[a-z.]+\Z", _last_of_path(url))
     sha256 = match[1] if match else ""
     return RemoteFile(url, _name_of_url(url), url, size, sha256, version)
@@ -239,7 +239,7 @@ def transfer(remote: RemoteFile, part: Path, progress: Progress) -> None:
     Raises
     ------
     ConnectionError, TimeoutError, huggingface_hub.errors.HfHubHTTPError
-        When the server refuses, sends something else than it announced, stops, or is too slow. The bytes that arrived
+        When the server refuses, sends something other than announced, stops, or is too slow. The bytes that arrived
         are kept unless they are wrong. Errors of the HTTP library are not caught.
     """
     from huggingface_hub.utils import get_session
@@ -284,7 +284,7 @@ def transfer(remote: RemoteFile, part: Path, progress: Progress) -> None:
 
 
 def _first_byte(response: Any) -> int | None:
-    """Return where in the file the body of an answer begins; None if it is not a part of the file."""
+    """Return the byte of the file at which a response's body begins; None if the body is not a part of the file."""
     from huggingface_hub.errors import HfHubHTTPError
 
     if response.status_code == 200:
@@ -292,7 +292,7 @@ def _first_byte(response: Any) -> int | None:
     if response.status_code == 206:
         match = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range", ""))
         return int(match[1]) if match else None
-    if response.status_code == 416:  # the server has no bytes beyond those that are here
+    if response.status_code == 416:  # the server has no bytes beyond those already here
         return None
     raise HfHubHTTPError(f"HTTP {response.status_code}", response=response)
 
@@ -312,7 +312,7 @@ def with_retries(
     Parameters
     ----------
     arrived
-        Returns how many bytes of the file have arrived.
+        Function that returns the number of bytes of the file that have arrived.
     while_waiting
         Called several times a second in a pause; an exception that it raises ends the pause.
 
@@ -373,7 +373,7 @@ def _retry_after(error: Exception) -> float | None:
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status of an answer; None for other errors."""
+    """Return the HTTP status of an error response; None for other errors."""
     response = getattr(error, "response", None)
     return None if response is None else response.status_code
 

@@ -1,4 +1,4 @@
-"""A run whose weights do not all fit on the disk: in waves that each fit a budget."""
+"""Waves of a run whose weights do not all fit on the disk; each wave fits a budget."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -107,7 +107,7 @@ def asked_at_once(
     Parameters
     ----------
     ask
-        Takes a file and the function to call while it waits.
+        Function of a file and of the function that it calls while it waits.
     """
     stop = Event()
 

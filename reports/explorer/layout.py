@@ -96,7 +96,7 @@ def with_target_unit(target: str) -> str:
 
 
 def explorer_data(rows: pd.DataFrame, across: Sequence[str], up: Sequence[str]) -> ExplorerData:
-    """Return the columns of the measured rows for an explorer of these axes."""
+    """Return the columns of the measured rows for an explorer with these axes."""
     facts = _facts(rows)
     numbers = []
     scores: dict[str, np.ndarray] = {}
@@ -155,7 +155,7 @@ def _facts(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _choices(rows: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the values of each fact with several of them, to filter by."""
+    """Return the filter choices: the values of each fact that has several."""
     sizes = facts["size"]
     choices = {name: sorted(set(facts[name]) - {""}) for name in ("family", "kind", "extra")}
     choices["group"] = groups_of(rows)
@@ -203,7 +203,7 @@ ROW: dict[str, Any] = {"sizing_mode": "stretch_width", "styles": {"flex-wrap": "
 
 @dataclass(frozen=True)
 class Axes:
-    """The choices for the two axes, and the first ones; models are ranked by the axis ``ranked``.
+    """The choices for the two axes, and the initial ones; models are ranked by the axis ``ranked``.
 
     The defaults are those of a study: any score against any accuracy.
     """
@@ -221,8 +221,8 @@ class Explorer:
     """The parts of the explorer.
 
     ``models`` is Bokeh's JSON, packed; ``settings`` describes the columns to the controls. ``library`` is Bokeh itself,
-    because the page needs no network, and ``packed`` the same as the page has it; ``scripts`` are ours. The library and
-    the scripts have no data of a run.
+    so that the page needs no network, and ``packed`` its packed form in the page; ``scripts`` are ours. The library and
+    the scripts hold no data of a run.
     """
 
     models: str
@@ -239,7 +239,7 @@ def packed(text: str) -> str:
 
 @cache
 def library() -> tuple[str, str]:
-    """Return Bokeh's scripts as one, and the same packed."""
+    """Return Bokeh's scripts joined into one, plain and packed."""
     parts = Resources(mode="inline", components=["bokeh", "bokeh-widgets", "bokeh-tables"]).js_raw
     script = "\n".join(parts)
     return script, packed(script)
@@ -259,8 +259,8 @@ def explorer(
 ) -> Explorer:
     """Return the explorer of the measured rows, one per entry.
 
-    ``intervals`` are those that the page gives for rho of (across, up) over all models: shown instead of the browser's
-    estimate, which differs in the second decimal.
+    ``intervals`` are the page's intervals of rho for (across, up) over all models. They are shown instead of the
+    browser's estimate, which differs in the second decimal.
     """
     ok = succeeded(rows)
     data = explorer_data(ok, axes.across, axes.up)
@@ -313,7 +313,7 @@ def _chosen(data: ExplorerData, axes: Axes) -> dict[str, Any]:
 
 
 def _renumbered(tree: Any) -> Any:
-    """Return Bokeh's JSON with models numbered from 1, not from page to page: equal rows give equal bytes."""
+    """Return Bokeh's JSON with models numbered from 1 on every page, so that equal rows give equal bytes."""
     numbers: dict[str, str] = {}
 
     def walk(part: Any) -> Any:
@@ -373,7 +373,7 @@ def _plot(source: ColumnDataSource, kept: IndexFilter, legend: Sequence[str], ax
         x_axis_type="log" if axes.is_log else "linear",
         tools="pan,wheel_zoom,box_zoom,box_select,lasso_select,tap,reset,save",
         active_drag="box_select",
-        # Bokeh would read a bare string for mathematics.
+        # Bokeh would interpret a bare string as mathematics.
         x_axis_label=PlainText(text=title_of(axes.start[0])),
         y_axis_label=PlainText(text=title_of(axes.start[1])),
         background_fill_color=None,
