@@ -43,7 +43,7 @@ def _with_heif(formats: tuple[str, ...]) -> tuple[str, ...]:
 
 # JPEG includes MPO: a JPEG followed by a second picture.
 FORMATS = _with_heif(("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"))
-# About where Pillow begins to warn (89.5 million); so many decoded pixels fill 360 MB.
+# About where Pillow begins to warn (89.5 million); decoded, that is 360 MB.
 MAX_PIXELS = 90_000_000
 # The limit for a JPEG, which is decoded at half its size.
 MAX_PIXELS_OF_JPEG = 250_000_000

@@ -138,7 +138,7 @@ class Setting:
 
     @property
     def default_shown(self) -> str:
-        """The default as text; empty if there is none to mention."""
+        """The default as text; empty if the help shows none."""
         if self.option.default:
             return self.option.default
         if self.default is None or self.default == () or self.is_switch:
