@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from .pipeline.store.schema import by_name, rank
 
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # whoever wants to hear says so
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent until the caller adds one
 
-# Without the callbacks, whose libraries need not be there: `from dsmi_zoo import *` must work all the same.
+# The callbacks are missing: `from dsmi_zoo import *` must work without the libraries that they need.
 __all__ = [
     "RepresentationMonitor",
     "by_name",
@@ -40,7 +40,7 @@ __all__ = [
     "score",
 ]
 
-# Each is imported when it is first asked for: torch and pandas take seconds, and few need all of it.
+# Each module is imported on first use: torch and pandas take seconds, and few callers need all of them.
 _HOMES = {
     "LightningMonitor": "pipeline.monitor.lightning",
     "RepresentationMonitor": "pipeline.monitor.monitor",

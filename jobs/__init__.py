@@ -1,1 +1,1 @@
-"""Where a run happens: the command line, the drivers of runs, clusters, publishing."""
+"""The command line, the drivers of runs, clusters, and publishing."""

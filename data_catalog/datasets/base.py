@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dsmi_zoo._util.text import counted, printable
 
-EXAMPLES = 3  # names that are kept for each reason
+EXAMPLES = 3  # names kept per reason
 Part = Literal["train", "test", "validation"]
 
 
@@ -20,9 +20,9 @@ class _Frozen(BaseModel):
 
 
 class LeftOut(_Frozen):
-    """Files or images that are not used, all for one reason, with the first few of their names.
+    """Files or images left out for one reason, with the first few of their names.
 
-    ``by_choice`` if the user's settings ask for fewer images.
+    ``by_choice`` is True if the user's settings exclude them.
     """
 
     reason: str
@@ -39,7 +39,7 @@ class LeftOut(_Frozen):
 
 
 class Reading(_Frozen):
-    """An input that can be read in two ways: how it was read, how else it could be, and the option that decides."""
+    """An ambiguous input: the reading taken, the other possible one, and the option that decides between them."""
 
     taken: str
     other: str
@@ -50,7 +50,7 @@ class Reading(_Frozen):
 
 
 class Account(_Frozen):
-    """What became of everything that a data set holds.
+    """A record of what was left out of a data set, and of how ambiguous input was read.
 
     ``left_out`` has one item for each reason, in the order in which the reasons were applied.
     """
@@ -59,7 +59,7 @@ class Account(_Frozen):
     readings: tuple[Reading, ...] = ()
 
     def leaving_out(self, reason: str, names: Iterable[str], *, by_choice: bool = False) -> Self:
-        """Return the account with these names left out as well, for a reason that no other item has."""
+        """Return the account with these names also left out; the reason must be new to the account."""
         names = list(names)
         if not names:
             return self
@@ -74,11 +74,11 @@ class Account(_Frozen):
 
     @property
     def is_all_by_choice(self) -> bool:
-        """Whether nothing was left out that the user did not ask to leave out."""
+        """Whether everything left out was left out at the user's request."""
         return all(part.by_choice for part in self.left_out)
 
     def balance(self, used: int) -> str:
-        """Return what was found, used and left out, in one line: ``44 found = 40 images used + 4 left out: ...``."""
+        """Return the numbers found, used and left out, in one line: ``44 found = 40 images used + 4 left out: ...``."""
         left_out = sum(part.count for part in self.left_out)
         line = f"{used + left_out:,} found = {counted(used, 'image')} used + {left_out:,} left out"
         parts = "; ".join(str(part) for part in self.left_out)
@@ -86,19 +86,19 @@ class Account(_Frozen):
 
 
 WHOLE = Account()
-"""The account of a data set that is used as a whole, and can be read in one way."""
+"""The account of a data set that is used in full and has no ambiguous input."""
 
 
 class LabelledImages(Protocol):
-    """All images of a data set, or some, with their classes."""
+    """All or some images of a data set, with their classes."""
 
     @property
     def name(self) -> str:
-        """The names of the data set and its part."""
+        """The data set's name and, if it has parts, its part: ``digits/validation``."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The images' names, all different."""
+        """The images' unique names."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -110,14 +110,14 @@ class LabelledImages(Protocol):
 
     @property
     def classifier_width(self) -> int | None:
-        """The outputs of a classifier whose argmax is a label; None if unknown."""
+        """The number of outputs of a classifier whose argmax is a label; None if unknown."""
 
     @property
     def account(self) -> Account:
-        """What of the data set is not among these images, by reason, and how ambiguous input was read."""
+        """What was left out of the data set, by reason, and how ambiguous input was read."""
 
     def image(self, number: int) -> Image.Image:
-        """Return an image as RGB, upright, 8 bits a channel."""
+        """Return an image as RGB, upright, 8 bits per channel."""
 
     def fingerprint(self, number: int) -> str:
         """Return a hash of the image's content."""
@@ -144,7 +144,7 @@ class ImageArray:
 
     @property
     def classifier_width(self) -> int | None:
-        """One output a class."""
+        """One output per class."""
         return len(self.classes)
 
     def image(self, number: int) -> Image.Image:
@@ -164,7 +164,7 @@ class ImageArray:
 def split_numbers(
     labels: np.ndarray, part: Part, *, train: int, test: int, seed: int = 0
 ) -> np.ndarray:
-    """Return the sorted indices of one of three disjoint, stratified parts, int64 [n]; validation is the rest."""
+    """Return the sorted indices of one of three disjoint, stratified parts, int64 [n]; validation is the remainder."""
     from sklearn.model_selection import train_test_split
 
     parts: dict[str, np.ndarray] = {"train": np.arange(0)}

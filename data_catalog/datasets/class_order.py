@@ -1,7 +1,7 @@
-"""Which output of a classifier belongs to each class of a data set.
+"""The mapping from the classes of a data set to the outputs of a classifier.
 
-Labels are numbered by the data set. A classifier's outputs are numbered by whoever trained it: torchvision sorts the
-names of folders as text, timm by the numbers in them, and a list of classes may have any order.
+The data set numbers its labels, but whoever trained a classifier numbered its outputs: torchvision sorts the names of
+folders as text, timm by the numbers in them, and a list of classes may have any order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,15 +23,15 @@ from .names import OWN_IMAGES
 OPTION = "--class-order"
 LEFT_EMPTY = "subset_top1 is left empty where it depends on the order of the classes"
 LIST_FILES = ("classes.txt", "labels.txt")
-SHOWN = 4  # names of an order
-MAX_OUTPUT = 10**6  # a number in a class's name that may be an output
+SHOWN = 4  # class names of an order, in messages
+MAX_OUTPUT = 10**6  # class names that are numbers below this may be output indices
 
 
 @dataclass(frozen=True)
 class ClassOrder:
-    """The ``outputs`` of the classes, by label, of a classifier of ``width`` outputs; -1 where one is unknown.
+    """The output index of each class, by label, in a classifier of ``width`` outputs; -1 where it is unknown.
 
-    ``words`` say in a message which order it is.
+    ``words`` describe the order in messages.
     """
 
     words: str
@@ -39,22 +39,22 @@ class ClassOrder:
     width: int
 
     def top1(self, predictions: np.ndarray, labels: np.ndarray) -> float:
-        """Return the share of predictions that are right, in percent."""
+        """Return the percentage of correct predictions."""
         return 100 * float(np.mean(predictions == np.array(self.outputs)[labels]))
 
 
 @dataclass(frozen=True)
 class ClassOrders:
-    """The orders in which a classifier's outputs may stand for the classes.
+    """The possible orders of a classifier's outputs.
 
     Attributes
     ----------
     names : the classes' names, by label
     possible : the orders
     decided_by : str
-        The option or the file that names the only one; it is part of an embedding's identity.
+        The option or file that determined the order, if any; the order is then part of an embedding's identity.
     is_open : bool
-        Whether the classes that a network or its checkpoint lists take precedence.
+        Whether a list of classes in a network or its checkpoint takes precedence.
     """
 
     names: tuple[str, ...] = ()
@@ -64,13 +64,13 @@ class ClassOrders:
 
     @property
     def identity(self) -> list[str]:
-        """The part of an embedding's identity; empty where the data set's names alone give the order."""
+        """The order's part of an embedding's identity; empty unless an option or a file determined the order."""
         if not self.decided_by:
             return []
         return [f"class_order={content_hash(*((o.outputs, o.width) for o in self.possible))}"]
 
     def as_listed(self, outputs: Mapping[str, int], width: int, source: str) -> Self | None:
-        """Return the order that a network's own list of classes gives, None if it names other classes."""
+        """Return the order in a network's own list of classes; None unless each class has its own valid output."""
         numbers = [outputs.get(name, -1) for name in self.names]
         if len(set(numbers)) < len(numbers) or not all(0 <= number < width for number in numbers):
             return None
@@ -79,12 +79,12 @@ class ClassOrders:
     def top1(
         self, predictions: np.ndarray, labels: np.ndarray, width: int
     ) -> tuple[float | None, str]:
-        """Return the top-1 accuracy in percent of a classifier with that many outputs.
+        """Return the top-1 accuracy in percent of a classifier with ``width`` outputs.
 
         Returns
         -------
-        value : None where the classifier is of another width, or the orders that fit it give different values
-        reason : why the orders leave it empty, else ""
+        value : None if no order has this width, or the orders that have it give different values
+        reason : why ambiguous orders leave the value empty, else ""
         """
         values = {
             order.words: order.top1(predictions, labels)
@@ -100,20 +100,20 @@ class ClassOrders:
 
 
 NO_ORDER = ClassOrders()
-"""Of images whose classes no classifier's outputs are known to stand for."""
+"""For images whose classes are not known to match the outputs of any classifier."""
 
 
 def class_orders(
     images: LabelledImages, root: Path | None, account: Account, given: str | None
 ) -> tuple[ClassOrders, Account]:
-    """Return the orders that a data set allows, and the account with the file that decided between them.
+    """Return the possible orders for a data set, and the account with the list of classes that decided, if any.
 
     Parameters
     ----------
     root
         The folder of the images, which may hold a list of the classes.
     given
-        ``text``, ``number``, or a file with the name of a class in each line; None leaves it to the data set.
+        ``text``, ``number``, or a file with one class name per line; None leaves it to the data set.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def class_orders(
 def _order_beside(
     root: Path, by_name: ClassOrders, account: Account
 ) -> tuple[ClassOrders, Account]:
-    """Return the order of a list of the classes beside the images, if it changes anything, else the one by name."""
+    """Return the order in a list of classes beside the images if it makes a difference, else the orders by name."""
     for file in LIST_FILES:
         if not is_file(root / file):
             continue
@@ -167,7 +167,7 @@ def _order_beside(
 
 
 def with_open_order(account: Account, orders: ClassOrders) -> Account:
-    """Return the account with the orders of the classes, if there are several."""
+    """Return the account with a reading if several orders of the classes are possible."""
     words = [order.words for order in orders.possible if order.width == len(orders.names)]
     if len(words) < 2:
         return account
@@ -179,14 +179,14 @@ def with_open_order(account: Account, orders: ClassOrders) -> Account:
 
 
 def orders_by_name(names: Sequence[str], *, are_outputs: bool = False) -> tuple[ClassOrder, ...]:
-    """Return the orders of outputs that names of classes suggest; several if they leave it open.
+    """Return the orders of outputs that the class names suggest; several if the names are ambiguous.
 
     Parameters
     ----------
     names
-        By label.
+        The class names, by label.
     are_outputs
-        Whether the numbers from 0 on, as names, are the outputs themselves, as in a table of labels.
+        Whether names that are the numbers from 0 on are output indices, as in a table of labels.
     """
     by_number, as_text = _by_number(names), sorted(names)
     values = _whole_numbers(names)
@@ -215,7 +215,7 @@ def _by_number(names: Sequence[str]) -> list[str]:
 
 
 def _whole_numbers(names: Sequence[str]) -> tuple[int, ...] | None:
-    """Return the names as numbers that may be outputs; None unless all are, and different."""
+    """Return the names as output indices; None unless all are distinct whole numbers below ``MAX_OUTPUT``."""
     if not all(name.isascii() and name.isdigit() and len(name) < 10 for name in names):
         return None
     values = tuple(int(name) for name in names)
@@ -230,7 +230,7 @@ def _ranked(names: Sequence[str], ordered: Sequence[str], how: str, start: int) 
 
 
 def _first(ordered: Sequence[str], difference: int) -> str:
-    """Return a few names of an order, from shortly before where it differs from another one."""
+    """Return a few names of an order, from just before its first difference from another order."""
     start = 0 if difference < SHOWN else difference - 1
     few = [printable(shortened(name, 30)) for name in ordered[start : start + SHOWN]]
     before = ["..."] if start else []
@@ -253,7 +253,7 @@ def _given_order(names: Sequence[str], given: str) -> ClassOrder:
 
 
 def _listed_order(names: Sequence[str], path: Path) -> tuple[ClassOrder | None, str]:
-    """Return the order of a list of classes, which may hold others too, or what is wrong with it."""
+    """Return the order in a list of classes, which may hold other classes, too, or what is wrong with the list."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -1,9 +1,9 @@
 """Decode image files to RGB; errors name the file.
 
 Pillow recognises formats by content, not by name, and starts programs for some: an EPS file named ``.jpg`` would be run
-by Ghostscript. So only the formats listed here are allowed. Each is attack surface, so they are those in which people
-keep photographs, each with a maintained decoder, and all are recognised by their first bytes. TGA is not: any file may
-be one. For the rare others (PCX, SGI, DDS, ICO, PSD) converting is no burden.
+by Ghostscript. So only the formats listed here are allowed. Each format is attack surface; these are used for
+photographs, have a maintained decoder, and are recognised by their first bytes. TGA has no such signature: any file may
+be TGA. Files in rare formats (PCX, SGI, DDS, ICO, PSD) are easily converted.
 """
 
 import importlib.util
@@ -41,15 +41,15 @@ def _with_heif(formats: tuple[str, ...]) -> tuple[str, ...]:
     return (*formats, "HEIF")
 
 
-# JPEG includes MPO: a JPEG with a second picture behind it.
+# JPEG includes MPO: a JPEG followed by a second picture.
 FORMATS = _with_heif(("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"))
-# About where Pillow begins to warn (89.5 million); decoded, they fill 360 MB.
+# About where Pillow begins to warn (89.5 million); decoded, that is 360 MB.
 MAX_PIXELS = 90_000_000
-# Of a JPEG, which is decoded at half its size.
+# The limit for a JPEG, which is decoded at half its size.
 MAX_PIXELS_OF_JPEG = 250_000_000
-# Its decoder keeps all coefficients, up to 6 bytes a pixel.
+# The decoder of a progressive JPEG keeps all coefficients, up to 6 bytes per pixel.
 MAX_PIXELS_OF_PROGRESSIVE_JPEG = 135_000_000
-# The short side becomes the model's input size; a longer one would fill the memory.
+# The limit of long side / short side. The short side becomes the model's input size; a longer image would fill memory.
 MAX_ELONGATED = 200
 
 OR_SKIP = "skip such images with --skip-bad-images"
@@ -61,7 +61,7 @@ ZEROS_AT_END = 16  # bytes
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 TIFF_MAGIC = (b"II*\0", b"MM\0*")
 
-# What people find under the name of an image, by the first bytes.
+# Other formats found in files named as images, by their first bytes.
 FOREIGN = {
     b"%!PS": "PostScript",
     b"%PDF": "a PDF document",
@@ -83,21 +83,21 @@ HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 def read_image(path: Path, white: float | None = None) -> Image.Image:
     """Return an image as RGB, upright (by its EXIF orientation), 8 bits a channel, transparency on white.
 
-    Of several frames it is the first. A JPEG of more than 90 megapixels is decoded at half its size. Colour profiles
+    The first of several frames is used. A JPEG of more than 90 megapixels is decoded at half its size. Colour profiles
     are ignored, as by torchvision and timm.
 
     Parameters
     ----------
     white
-        The value of white in an image of more than 8 bits; larger ones are white, too. By default what the file says,
-        else 65535 for integers if a value is above 16383, and 1 for floats up to 1.
+        The value of white in an image of more than 8 bits; larger values are white, too. By default the level that the
+        file states, else 65535 for integers if a value is above 16383, and 1 for floats up to 1.
 
     Raises
     ------
     UnknownWhite
-        When ``white`` is needed.
+        When ``white`` is None and the level of white is ambiguous.
     InputError
-        Names a file that is missing, damaged, not an image, too large or too elongated, or has values out of range.
+        For a file that is missing, damaged, not an image, too large or too elongated, or has values out of range.
     """
     with _named(path), _open(path) as opened:
         if is_deep(opened):
@@ -135,7 +135,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 class _Unfit(ValueError):
-    """Raised for a sound image that is not read; the message says what to do."""
+    """Raised for an intact image that is not supported; the message says what to do."""
 
 
 def _open(path: Path) -> Image.Image:
@@ -160,7 +160,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _shrink_jpeg(opened: Image.Image) -> None:
-    """Let a JPEG of too many pixels be decoded at half its size."""
+    """Have a JPEG of too many pixels decoded at half its size."""
     width, height = opened.size
     is_progressive = "progressive" in opened.info
     most = MAX_PIXELS_OF_PROGRESSIVE_JPEG if is_progressive else MAX_PIXELS_OF_JPEG
@@ -169,11 +169,11 @@ def _shrink_jpeg(opened: Image.Image) -> None:
 
 
 def begins_as_image(path: Path) -> bool:
-    """Return whether the beginning of a file is that of a supported image."""
+    """Return whether a file begins as a supported image does."""
     try:
         with _quiet, Image.open(path, formats=FORMATS):
             return True
-    except Exception:  # as above
+    except Exception:  # as in `_named`
         return False
 
 
@@ -187,20 +187,20 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_end(path: Path) -> None:
-    """Refuse a JPEG that ends in zeros and has no marker of its end: Pillow decodes the zeros as grey."""
+    """Raise ValueError for a JPEG that ends in zeros without an end marker: Pillow decodes the zeros as grey."""
     with path.open("rb") as file:
         file.seek(-min(ZEROS_AT_END, path.stat().st_size), os.SEEK_END)
         if any(file.read()):  # some cameras write no marker
             return
         file.seek(0)
         content = file.read()
-    # Thumbnails before the pixels have an end, too, and programs write other data behind it.
+    # Thumbnails before the pixels have an end marker, too, and programs write other data after the image's own.
     if JPEG_END not in content[_end_of_header(content) :]:
         raise ValueError("it ends in zeros, as an interrupted transfer leaves it")
 
 
 def _end_of_header(content: bytes) -> int:
-    """Return where the segments of a JPEG end: at its pixels, or at bytes that are not a segment."""
+    """Return the offset where the segments of a JPEG end: at its pixels, or at bytes that are not a segment."""
     place = 2
     while re.match(rb"\xff[\xc0-\xcf\xdb-\xfe]", content[place : place + 2]):
         place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
@@ -208,7 +208,7 @@ def _end_of_header(content: bytes) -> int:
 
 
 def _check_tiff(tags: Any) -> None:
-    """Refuse what Pillow reads, but not as it is meant."""
+    """Raise `_Unfit` for a TIFF that Pillow would read wrongly."""
     bands = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
     is_cmyk = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 5
     if bands > (5 if is_cmyk else 4):
@@ -235,7 +235,7 @@ def _is_signed(image: Image.Image) -> bool:
 
 
 def _mend(path: Path, image: Image.Image) -> None:
-    """Correct what Pillow reads wrong in images of up to 8 bits: see `needs_mending`."""
+    """Correct what Pillow reads wrongly in images of up to 8 bits: see `needs_mending`."""
     if not needs_mending(path, image):
         return
     if image.format == "PNG":
@@ -247,10 +247,10 @@ def _mend(path: Path, image: Image.Image) -> None:
 
 
 def needs_mending(path: Path, opened: Image.Image) -> bool:
-    """Return whether Pillow reads an image of up to 8 bits wrong.
+    """Return whether Pillow reads an image of up to 8 bits wrongly.
 
-    It scales grey values of 2 and 4 bits in a PNG, but not the one that is transparent; and it takes the upper 8 of 16
-    bits of a TIFF's palette that was written with 8, which is then black.
+    In a PNG of 2 or 4 bits it scales the grey values, but not the transparent one. From a TIFF's palette it takes the
+    upper 8 of 16 bits, so that a palette written with 8 bits becomes black.
     """
     if opened.format == "PNG":
         is_keyed = opened.mode == "L" and isinstance(opened.info.get("transparency"), int)
@@ -261,7 +261,7 @@ def needs_mending(path: Path, opened: Image.Image) -> bool:
 
 
 class Look(NamedTuple):
-    """What an image's header says: more than 8 bits, mended here, more than one page or frame."""
+    """Facts from an image's header: more than 8 bits, needs mending, more than one page or frame."""
 
     is_deep: bool = False
     is_mended: bool = False
@@ -269,7 +269,7 @@ class Look(NamedTuple):
 
 
 def is_jpeg(path: str) -> bool:
-    """Return whether a file is a JPEG by its name and content, which has 8 bits and one frame."""
+    """Return whether a file is a JPEG by name and content; a JPEG has 8 bits and one frame."""
     return path.lower().endswith(JPEG_SUFFIXES) and _begins_as_jpeg(path)
 
 
@@ -285,10 +285,10 @@ def _begins_as_jpeg(path: str | Path) -> bool:
 
 
 def look(path: Path) -> Look:
-    """Read an image's header; say nothing of a bad one."""
+    """Read an image's header; return the defaults for an image that cannot be read."""
     try:
         head = _head(path)
-        # Of a PNG the first bytes say it, in a tenth of the time.
+        # The first bytes of a PNG are enough, in a tenth of the time.
         if head.startswith(b"\x89PNG") and (head[24] >= 8 or head[25] != 0):
             return Look(is_deep=head[24] == 16)
         with _named(path), _open(path) as opened:
@@ -298,10 +298,9 @@ def look(path: Path) -> Look:
 
 
 def _has_frames(opened: Image.Image) -> bool:
-    """Return whether an image moves, or a second page of a TIFF is neither a smaller copy nor a mask.
+    """Return whether an image is animated, or is a TIFF whose second page is neither a smaller copy nor a mask.
 
-    An animated PNG says itself which picture it is where nothing moves, and the second picture of an MPO is the same
-    scene.
+    Two kinds do not count: an animated PNG names its still picture, and an MPO's second picture shows the same scene.
     """
     if opened.format in ("GIF", "WEBP", "AVIF"):
         return bool(getattr(opened, "is_animated", False))
@@ -332,7 +331,7 @@ def _unidentified(path: Path) -> str:
 
 
 def _tiff_layout(path: Path) -> str:
-    """Return the bands and bits of a TIFF, or nothing if its directory is damaged."""
+    """Return the bands and bits of a TIFF, or "" if its directory is damaged."""
     try:
         with path.open("rb") as file:
             tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
@@ -344,15 +343,15 @@ def _tiff_layout(path: Path) -> str:
             tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0], ""
         )
         return f"{counted(bands, 'band')} of {bits} {kind}bits"
-    except Exception:  # as above
+    except Exception:  # as in `_named`
         return ""
 
 
 class _Quiet:
-    """Suppress Pillow's warnings while any thread decodes an image, and let no image pass that breaks off.
+    """A context that suppresses Pillow's warnings and refuses truncated images while any thread decodes one.
 
-    Warning filters are global, and so is Pillow's switch for images that break off, which people's own code turns on:
-    the first thread sets them, and the last one restores them.
+    Warning filters are global, and so is Pillow's switch that accepts truncated images, which users' code may turn on:
+    the first thread sets both, and the last one restores them.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Images of more than 8 bits: their exact values, and the shades that these are once it is known what white is.
+"""Images of more than 8 bits: their exact values, and their 8-bit shades once the level of white is known.
 
-Pillow keeps grey values of 16 and 32 bits, but only the upper 8 bits of colours of 16; those are decoded twice here,
-once for each byte. No value is stretched to the range of its own image, or two frames of one scene would differ.
+Pillow keeps grey values of 16 and 32 bits, but only the upper 8 bits of 16-bit colours, so those are decoded twice,
+once for each byte. Values are not stretched to the range of their image, or two frames of one scene would differ.
 """
 
 import struct
@@ -18,36 +18,36 @@ from PIL import Image, ImageOps
 from dsmi_zoo._util.errors import InputError
 
 WHITE_16 = 65535
-# Above it, nothing but 16 bits fits; below, it may be 8, 10, 12 or 14 bits, or a dim scene.
+# Greater values must have 16 bits; up to this one, they may have 8, 10, 12 or 14 bits, or show a dim scene.
 SURELY_16 = 16383
-# That a TIFF's tag may state; 65535 is what programs write without knowing.
+# Levels of white accepted from a TIFF's tag; 65535 is not, because programs write it without knowing.
 LEVELS = tuple(2**bits - 1 for bits in range(8, 16))
 LIKELY_LEVELS = (255, 1023, 4095, 16383)
 
 PHOTOMETRIC, MAX_SAMPLE, S_MAX_SAMPLE = 262, 281, 341  # tags of TIFF
-ROWS_AT_ONCE = 256  # as floats in memory
-# Of 16 bits a channel; BGR;16 of a BMP has 16 bits a pixel.
+ROWS_AT_ONCE = 256  # rows converted to floats at a time
+# Layouts of 16 bits per channel; BGR;16 of a BMP has 16 bits per pixel.
 LAYOUTS = {"LA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK"}
-# libtiff decompresses to the machine's byte order; Pillow takes these for the file's.
+# libtiff decompresses to the machine's byte order, but Pillow assumes the file's for these layouts.
 NATIVE = {"F;32BF": "F;32NF", "F;32F": "F;32NF", "I;16BS": "I;16NS", "I;16S": "I;16NS",
           "I;32BS": "I;32NS", "I;32S": "I;32NS"}  # fmt: skip
 
 
 class UnknownWhite(InputError):
-    """Raised for a sound image of which neither the file nor the user says what white is."""
+    """Raised for an intact image whose level of white neither the file nor the user states."""
 
 
 class Invisible(ValueError):
-    """Raised for an image of which nothing is left on white; the message says what to do."""
+    """Raised for an image that is blank on a white background; the message says what to do."""
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Return an image with alpha (RGBA) laid on white, as RGB.
+    """Composite an RGBA image onto white and return it as RGB.
 
     Raises
     ------
     Invisible
-        When that hides all that the image has: white drawings on a transparent ground, or colours of which none shows.
+        When nothing stays visible: white drawings on a transparent background, or only transparent colours.
     """
     paper = Image.new("RGBA", image.size, "white")
     laid = Image.alpha_composite(paper, image).convert("RGB")
@@ -66,13 +66,13 @@ class DeepPixels:
     values
         uint16, int32 or float32, [h, w] or [h, w, channels] without alpha.
     mode
-        The mode of 8 bits that these channels have: L, RGB or CMYK.
+        The 8-bit mode with these channels: L, RGB or CMYK.
     white
         The greatest value that the type of the file can hold; 1 for floats.
     stated
-        What the file says white is; None if it does not.
+        The level of white that the file states; None if it states none.
     is_tag
-        Whether it says so in a tag that some programs fill with the greatest value of the image.
+        Whether it is stated by a tag that some programs fill with the greatest value of the image.
     is_inverted
         Whether 0 is white.
     alpha
@@ -99,7 +99,7 @@ class DeepPixels:
         return float(self.values.max(initial=0))
 
     def own_white(self) -> float:
-        """Return the level of white that the image by itself has.
+        """Return the level of white that follows from the image alone.
 
         Raises
         ------
@@ -118,7 +118,7 @@ class DeepPixels:
         return self.white
 
     def as_rgb(self, white: float | None) -> Image.Image:
-        """Return the image as RGB of 8 bits on white; larger values than ``white`` are white."""
+        """Return the image as 8-bit RGB on white; values above ``white`` are white."""
         if not (self.values.min(initial=0) >= 0 and np.isfinite(self.greatest)):
             raise ValueError(self._out_of_range())
         level = self.own_white() if white is None else white
@@ -128,7 +128,7 @@ class DeepPixels:
         image = Image.fromarray(shades, self.mode).convert("RGB")
         if self.alpha is None:
             return image
-        # Of 12 bits in 16, alpha also has 12.
+        # Where 12 bits are stored in 16, alpha also has 12.
         opacity = _shades(self.alpha, level if self.alpha.max(initial=0) <= level else WHITE_16)
         if self.is_premultiplied:
             paper = 255 - opacity[..., None].astype(np.int16)
@@ -147,7 +147,7 @@ def is_ambiguous(greatest: float, is_float: bool) -> bool:
 
 
 def question(greatest: float, white: int, is_float: bool) -> str:
-    """Return the request to say what white is, with the levels that fit such values best."""
+    """Return the request to state the level of white, with the levels that fit such values best."""
     levels = [next((level for level in LIKELY_LEVELS if level >= greatest), WHITE_16)]
     other = (1 if greatest <= LIKELY_LEVELS[0] else WHITE_16) if is_float else white
     options = " or ".join(f"--white {level}" for level in sorted({*levels, other}))
@@ -155,7 +155,7 @@ def question(greatest: float, white: int, is_float: bool) -> str:
 
 
 def _shades(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
-    """Return values as shades of 8 bits; ``white`` and above is 255."""
+    """Return values as 8-bit shades; ``white`` and above become 255."""
     if values.dtype == np.uint16:
         table = _shades(np.arange(2**16, dtype=np.float32), white)
         return table[values]
@@ -201,7 +201,7 @@ def deep_pixels(path: Path, opened: Image.Image, again: Callable[[], Image.Image
 
 
 def _grey(opened: Image.Image, raw_mode: str) -> tuple[NDArray[Any], int, float | None]:
-    """Return the values of a grey image, the greatest that their type can hold, and what the format says white is."""
+    """Return a grey image's values, the greatest value of their type, and the level of white that the format states."""
     is_float, maxval = opened.mode == "F", _maxval(opened)
     is_decompressed = any(tile.codec_name == "libtiff" for tile in getattr(opened, "tile", ()))
     layout = NATIVE.get(raw_mode, raw_mode) if is_decompressed else raw_mode
@@ -233,7 +233,7 @@ def _raw_mode(opened: Image.Image) -> str:
 
 
 def _maxval(opened: Image.Image) -> int | None:
-    """Return what a PGM says its white is; None for other formats, and for 65535, which says nothing."""
+    """Return the level of white that a PGM states; None for other formats, and for 65535, which states nothing."""
     if opened.format != "PPM" or opened.mode != "I":
         return None
     args: Any = opened.tile[0].args  # type: ignore[attr-defined]
@@ -280,7 +280,7 @@ def _keyed_out(values: NDArray[Any], key: Any) -> NDArray[np.uint16] | None:
 
 
 def _stated_by_tags(tags: dict[int, Any], values: NDArray[Any]) -> float | None:
-    """Return what a TIFF's tags say white is, if it is a power of two less one (or 1 for floats) and holds."""
+    """Return the level of white in a TIFF's tags, if one of ``LEVELS`` (or 1 for floats) and not below any value."""
     given = tags.get(MAX_SAMPLE, tags.get(S_MAX_SAMPLE))
     level = max(given) if isinstance(given, tuple) and given else given
     if not isinstance(level, int | float):
@@ -290,10 +290,10 @@ def _stated_by_tags(tags: dict[int, Any], values: NDArray[Any]) -> float | None:
 
 
 def _stated_by_png(path: Path, values: NDArray[Any]) -> float | None:
-    """Return what a PNG's significant bits say white is.
+    """Return the level of white that follows from a PNG's significant bits (sBIT).
 
-    By the specification, values are scaled to 16 bits whatever the bits of the camera: their lower bits are then zero,
-    or repeat the upper ones. Some programs write sBIT and do not scale.
+    By the specification, values are scaled to 16 bits whatever the camera's bits: the lower bits are then zero, or
+    repeat the upper ones. Some programs write sBIT without scaling.
     """
     channels = 1 if values.ndim == 2 else 3
     bits = max(png_chunk(path, b"sBIT")[:channels], default=0)

@@ -1,4 +1,4 @@
-"""Image files in folders: each is an image or left out for a reason; those of a class, copies, and unreadable ones."""
+"""Image files in folders: list them by class, give a reason for each file left out, find copies and unreadable ones."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ OTHER_SUFFIXES = "with other suffixes"
 NEEDS_HEIF = "in HEIC format, which needs `pip install pillow-heif`"
 
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
-MAX_SUFFIXES = 8  # that get a reason each; DICOM files end in thousands of different numbers
+MAX_SUFFIXES = 8  # suffixes reported one by one; DICOM files end in thousands of different numbers
 _PLAIN_SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")
 
 # In lower case. Written by Windows, macOS, and the network drives of Synology, QNAP and others.
@@ -71,8 +71,8 @@ class Listing:
 class ImageFiles:
     """Image files below one folder; ``names`` are relative paths, so they are the same on every machine.
 
-    ``white`` is the level of white of images of more than 8 bits; by default each image decides. Each file is hashed
-    once, until the data set is opened again.
+    ``white`` is the level of white of images of more than 8 bits; by default it is found for each image. Each file is
+    hashed once per opening of the data set.
     """
 
     name: str
@@ -86,14 +86,14 @@ class ImageFiles:
     _hashes: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_hashes": {}}  # workers need none
+        return self.__dict__ | {"_hashes": {}}  # workers need no hashes
 
     def path(self, number: int) -> Path:
         """Return the path of an image."""
         return self.root / self.names[number]
 
     def image(self, number: int) -> Image.Image:
-        """Return an image as RGB, upright, 8 bits a channel."""
+        """Return an image as RGB, upright, 8 bits per channel."""
         return read_image(self.path(number), self.white)
 
     def fingerprint(self, number: int) -> str:
@@ -104,7 +104,7 @@ class ImageFiles:
         return self._hashes[name]
 
     def size(self, number: int) -> int:
-        """Return the bytes of the file."""
+        """Return the size of the file in bytes."""
         return self._of_file(os.path.getsize, number)
 
     def beginning(self, number: int) -> bytes:
@@ -112,7 +112,7 @@ class ImageFiles:
         return self._of_file(_beginning, number)
 
     def _of_file(self, read: Callable[[str], Value], number: int) -> Value:
-        path = f"{self.root}/{self.names[number]}"  # tens of thousands of times: a Path would take longer than reading
+        path = f"{self.root}/{self.names[number]}"  # for tens of thousands of files: a Path takes longer than reading
         try:
             return read(path)
         except OSError as error:
@@ -125,7 +125,7 @@ class ImageFiles:
 
 
 def unreadable(paths: Sequence[Path], threads: int = 4) -> dict[int, str]:
-    """Return why images cannot be decoded, by their index in ``paths``; an unknown level of white is no reason."""
+    """Return why images cannot be decoded, by their index in ``paths``; an unknown level of white does not count."""
 
     def problem(path: Path) -> str | None:
         try:
@@ -163,7 +163,7 @@ def copies(
     numbers
         The images to compare.
     few_are_hashed
-        Hash only files whose size and beginning are the same; otherwise all hashes are needed anyway.
+        Hash only files with the same size and beginning; False if all hashes are needed anyway.
     """
     steps: list[Callable[[int], Hashable]] = [images.fingerprint]
     if few_are_hashed:
@@ -191,7 +191,7 @@ def refuse_odd_name(name: str, root: Path) -> None:
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Return the folders in a folder, sorted by name, without hidden folders and those of the system."""
+    """Return a folder's subfolders, sorted by name, without hidden and system folders and links to parents."""
     place = os.path.realpath(root)
     try:
         return sorted(
@@ -209,7 +209,7 @@ def list_class_folders(root: Path) -> Listing:
     Raises
     ------
     InputError
-        Without class folders, or when one of them is empty.
+        When there is no class folder, or one of them holds no image.
     """
     folders = subfolders(root)
     for folder in folders:
@@ -289,14 +289,14 @@ class _Folder(NamedTuple):
 
 @cache
 def suffixes() -> frozenset[str]:
-    """Return the suffixes of all formats that may be decoded, in lower case, by Pillow's table."""
+    """Return the lower-case suffixes of all allowed formats, from Pillow's table."""
     Image.init()
     known = Image.registered_extensions().items()
     return frozenset(suffix for suffix, format_ in known if format_ in FORMATS)
 
 
 def is_ignored_folder(name: str) -> bool:
-    """Return whether a folder is hidden or the system's, so that nothing in it is an image of the user's."""
+    """Return whether a folder is hidden or belongs to the system, so that it holds none of the user's images."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
@@ -328,7 +328,7 @@ def _reason_of_suffix(suffix: str) -> str:
 def files_below(folder: Path, root: Path, skip: Collection[str] = ()) -> list[FoundFile]:
     """List the files at any depth below ``folder``, each once, sorted by name.
 
-    Links are followed, as by torchvision and timm, after everything that is reached without them: a file that is
+    Links are followed, as by torchvision and timm, but after everything that is reached without them, so that a file
     reached twice is used under its own name. A link that is not followed counts as a file.
 
     Parameters
@@ -368,7 +368,7 @@ def files_below(folder: Path, root: Path, skip: Collection[str] = ()) -> list[Fo
 
 
 def _once(links: Iterable[FoundFile], places: set[str]) -> Iterator[FoundFile]:
-    """Yield linked files; those that lead to one of the places, or to the same file, are not used."""
+    """Yield linked files; mark as `TWICE` those whose target is in ``places`` or was already linked."""
     for file in links:
         place = os.path.realpath(file.place)
         is_again = not file.reason and place in places
@@ -379,7 +379,7 @@ def _once(links: Iterable[FoundFile], places: set[str]) -> Iterator[FoundFile]:
 def _entries(
     here: _Folder, skip: Collection[str]
 ) -> tuple[list[FoundFile], list[_Folder], list[tuple[_Folder, str]]]:
-    """Return the files in a folder, the folders in it, and its links, which are yet to be followed."""
+    """Return a folder's files, its subfolders, and its links, which are not followed yet."""
     files: list[FoundFile] = []
     folders: list[_Folder] = []
     links: list[tuple[_Folder, str]] = []
@@ -405,7 +405,7 @@ def _scanned(here: _Folder) -> list[os.DirEntry[str]]:
         with os.scandir(here.path) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        if here.reason:  # lost+found, for one, is closed to all but the administrator
+        if here.reason:  # only the administrator can list lost+found, for example
             return []
         raise InputError(f"{shown(here.path, 300)}: cannot be listed: {error.strerror}") from None
 
@@ -427,7 +427,7 @@ def _followed(here: _Folder, entry: str, top: str) -> FoundFile | _Folder:
 
 
 def account_of(files: Iterable[FoundFile]) -> Account:
-    """Return the account of those of the files that are left out."""
+    """Return the account of the files that are left out."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for file in files:
         if file.reason:

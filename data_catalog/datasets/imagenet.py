@@ -1,4 +1,4 @@
-"""ImageNet's validation images, in the three forms in which people have them."""
+"""ImageNet's validation images, in three common layouts."""
 
 import importlib.util
 import re
@@ -38,9 +38,9 @@ def synsets() -> tuple[str, ...]:
 
 
 def imagenet_numbers(names: Sequence[str]) -> tuple[int, ...] | None:
-    """Return ImageNet's class indices of 1,000 classes that are called by its words, -1 for each unclear name.
+    """Return the class indices of 1,000 names that are ImageNet's words for its classes; -1 for an unclear name.
 
-    None unless most names are such words, as in folders ``tench``, ``goldfish`` and ``great_white_shark``.
+    Return None unless most names are such words, as in folders ``tench``, ``goldfish`` and ``great_white_shark``.
     """
     if len(names) != len(synsets()):
         return None

@@ -22,12 +22,12 @@ COLUMNS = {
     "image": ("file", "filename", "file_name", "filepath", "path", "image_path", "img", "images", "image_id", "id"),
     "label": ("class", "category", "target", "labels", "class_name", "classname", "cats", "y"),
 }  # fmt: skip
-"""The columns that are needed, and what people call them elsewhere."""
+"""The required columns, with other common names for them."""
 MISSING_VALUES = ("nan", "#n/a", "<na>")  # as pandas and spreadsheets write them
 MAYBE_MISSING = ("na", "n/a", "none", "null", "nil", "missing", "-", "?")  # fmt: skip
-"""Labels that may be classes, too: NA is also Namibia."""
+"""Labels that may be missing values or classes: NA is also Namibia."""
 NUMBER = re.compile(r"(-?)\+?0*([0-9]+?)(?:\.([0-9]*?)0*)?")
-"""Its groups are equal for numbers of equal value."""
+"""Numbers of equal value have equal groups."""
 SPLIT_COLUMNS = ("split", "set", "subset", "fold", "is_valid", "partition")
 
 
@@ -37,7 +37,7 @@ def list_labels_file(root: Path) -> Listing:
     Raises
     ------
     InputError
-        Names the table's line that is wrong.
+        For an invalid table; the message names the line.
     """
     table = root / "labels.csv"
     if not table.is_file():
@@ -107,7 +107,7 @@ def _with_other_meanings(account: Account, class_names: Sequence[str]) -> Accoun
 
 
 def _with_other_folders(account: Account, names: Sequence[str], classes: Sequence[str]) -> Account:
-    """Return the account with a reading for images in folders that are named as other classes than their labels."""
+    """Return the account with a reading for images in folders named after a class other than their label."""
     folders = [PurePath(name).parts[0] for name in names]
     if set(folders) != set(classes):
         return account
@@ -123,7 +123,7 @@ def _with_other_folders(account: Account, names: Sequence[str], classes: Sequenc
 
 
 def _column(name: str, header: Sequence[str], table: Path) -> str:
-    """Return the header's name of a column that is needed, whatever its case."""
+    """Return a required column's name as the header spells it, in any case."""
     if name in header:
         return name
     candidates = [column for column in header if column.lower() == name]
@@ -142,21 +142,21 @@ def _column(name: str, header: Sequence[str], table: Path) -> str:
 
 
 class _Folder:
-    """Finds the images that a table names in a folder."""
+    """A folder in which the images that a table names are found."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.resolved = root.resolve()
 
     def find(self, cell: str, where: str) -> tuple[str, Path]:
-        """Return an image's name in the folder and its resolved path; also for Windows' separators or without suffix.
+        """Return an image's name in the folder and its resolved path; allow Windows' separators and a missing suffix.
 
         Raises
         ------
         InputError
             When there is no such file, or it lies outside the folder.
         """
-        # A cell that is a path as it stands keeps its spelling, which is part of the subset's hash.
+        # A cell that is a valid path keeps its spelling, which is part of the subset's hash.
         name = cell
         if not is_file(self.resolved / name):
             slashes = cell.replace("\\", "/")
@@ -171,7 +171,7 @@ class _Folder:
         return name, path
 
     def _with_suffix(self, name: str, where: str) -> str | None:
-        """Return the only image that has this name and a suffix; None without one."""
+        """Return the only image with this name and a suffix; None if no image matches."""
         images = self._by_stem.get(PurePath(name), [])
         if len(images) > 1:
             some = " and ".join(shown(image) for image in images[:2])
@@ -191,7 +191,7 @@ class _Folder:
 
     @cached_property
     def _zero_padded(self) -> dict[PurePath, list[str]]:
-        """Images by their name without the zeros at its beginning, which spreadsheets drop."""
+        """Images by their name without leading zeros, which spreadsheets drop."""
         by_stem: dict[PurePath, list[str]] = defaultdict(list)
         for name in self._images:
             path = PurePath(name)
@@ -199,7 +199,7 @@ class _Folder:
         return by_stem
 
     def _hint(self, name: str) -> str:
-        """Return which image of the folder may be meant, after a colon."""
+        """Return a suggestion of the image that may be meant, with a leading colon, or ""."""
         parts = PurePath(name).parts
         for start in range(1, len(parts)):
             shorter = "/".join(parts[start:])
@@ -213,7 +213,7 @@ class _Folder:
 
 
 class _Values:
-    """The values of a table's column for splits, if it has one."""
+    """The values in a table's split column, if it has one."""
 
     def __init__(self, header: Sequence[str], names: Sequence[str]) -> None:
         self._column = next((column for column in header if column.lower() in names), None)
@@ -225,7 +225,7 @@ class _Values:
             self._seen.add(cells[self._column])
 
     def noted_in(self, account: Account) -> Account:
-        """Return the account with a reading if there are several values, as all are used."""
+        """Return the account with a reading if there are several values, because rows of all splits are used."""
         if len(self._seen) < 2:
             return account
         some = ", ".join(shown(value) for value in sorted(self._seen)[:3])
@@ -237,7 +237,7 @@ class _Values:
 
 
 def _refuse_equal_numbers(class_names: Iterable[str], table: Path) -> None:
-    """Raise InputError for labels such as ``1``, ``1.0`` and ``01``, which a spreadsheet makes of one."""
+    """Raise InputError for labels such as ``1``, ``1.0`` and ``01``, which spreadsheets make of one label."""
     by_value: dict[tuple[str, ...], str] = {}
     for name in class_names:
         parts = NUMBER.fullmatch(name)

@@ -1,4 +1,4 @@
-"""Whether the folders in a folder are classes, or splits, groups of classes, or parts of another kind of data set."""
+"""Recognise folders that are not classes: splits, groups of classes, and parts of other kinds of data sets."""
 
 import os
 import re
@@ -17,7 +17,7 @@ SPLITS = {
     "train": r"train|training|trainval",
     "unlabeled": r"unlabell?ed",
 }
-"""The words for each split, the one to measure on first."""
+"""Patterns of the words for each split, in order of preference for measuring."""
 
 WITH_NOUN = r"(?:sets?|data|dataset|split|images?|imgs?)?"
 NOUNS = frozenset({"set", "sets", "data", "dataset", "split", "image", "images", "img", "imgs"})
@@ -28,8 +28,8 @@ OF_ANOTHER = re.compile(
     r"|copy|thumb|thumbnail|resized|flip|flipped|hflip|vflip|rot|rotated|aug|augmented)(?:[ _-]?\d+)?\.[^./]+$",
     re.IGNORECASE,
 )
-"""The name of a mask or an edited copy; the group is that of its image."""
-SHOWN = 5  # names of folders
+"""Matches the file name of a mask or an edited copy; the group is the name of the original, without its suffix."""
+SHOWN = 5  # names of folders in a message
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Doubt:
         return f"{what}; {self.remedy}; --dataset imagefolder takes the outer folders as classes"
 
     def as_reading(self, account: Account) -> Account:
-        """Return the account of a data set that takes these folders as classes all the same."""
+        """Return the account with a reading for these folders, which were taken as classes nevertheless."""
         taken = f"{_listed(self.folders)} taken as class{'es' if len(self.folders) > 1 else ''}"
         return account.reading(taken, other=f"as {self.look_like}", option="--data-root")
 
 
 def doubt_about(root: Path) -> Doubt | None:
-    """Return why the folders in ``root`` are probably not classes; None if nothing speaks against it."""
+    """Return why the folders in ``root`` are probably not classes; None if they may be."""
     folders = [path.name for path in subfolders(root)]
     inner = {name: _folders_of_images(root / name) for name in folders}
     return (
@@ -65,7 +65,7 @@ def doubt_about(root: Path) -> Doubt | None:
 
 
 def with_nested_folders(account: Account, names: Iterable[str]) -> Account:
-    """Return the account with a reading for class folders that hold folders, which timm takes as the classes.
+    """Return the account with a reading for class folders that hold subfolders, which timm takes as the classes.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def _splits(
 
 
 def _split_of(name: str) -> tuple[str, str] | None:
-    """Return which split a folder's name means, and its other words, which name no class if another split has them."""
+    """Return the split that a folder's name means, and its other words; splits that belong together share these."""
     spaced = re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()
     words = re.findall("[a-z]+", re.sub("h[eo]ld[ _-]out", "holdout", spaced))
     for split, of_split in SPLITS.items():

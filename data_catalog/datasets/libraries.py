@@ -1,4 +1,4 @@
-"""Data sets that libraries bring or open: scikit-learn's, Debian's Fashion-MNIST, torchvision's and timm's."""
+"""Data sets that libraries include or open: scikit-learn's, Debian's Fashion-MNIST, torchvision's and timm's."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ from .base import WHOLE, Account, Part, split_numbers
 from .deep_pixels import is_deep
 
 SPLIT_OF_SEED_0 = Path(__file__).parents[1] / "tables" / "digits-split.txt"
-"""The part of each digit by `split_numbers` with seed 0, which every run of the digits zoo needs."""
+"""A file with the part of each digit by `split_numbers` with seed 0; every run of the digits zoo needs it."""
 
 PATCH_SIDE = 16  # pixels
 STRIPS = 5  # vertical parts of each photograph; the part that a patch is cut from is its class
@@ -52,7 +52,7 @@ def digits_split(part: Part, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
         numbers = np.flatnonzero(np.array(SPLIT_OF_SEED_0.read_text().split()) == part)
     else:
         numbers = split_numbers(labels, part, train=900, test=450, seed=seed)
-    # 0 to 16 shades of ink become 0 to 255.
+    # Levels of ink from 0 to 16 become 0 to 255.
     of_16_levels = pixels[numbers].reshape(-1, 8, 8)
     images = np.rint(of_16_levels * (255 / 16)).astype(np.uint8)
     return images, labels[numbers], numbers
@@ -77,7 +77,7 @@ def photo_patches() -> tuple[np.ndarray, np.ndarray]:
     -------
     images : uint8 [n, 16, 16, 3]
     labels : int64 [n]
-        The photograph times 5, plus the strip.
+        5 times the photograph's number, plus the strip's number.
     """
     from sklearn.datasets import load_sample_images
 
@@ -140,7 +140,7 @@ def fashion_split(
 
 
 def _idx_values(folder: Path, name: str, header: int, count: int) -> np.ndarray:
-    """Read the bytes after the header of an IDX file, packed or not; uint8 [count]."""
+    """Read the bytes after the header of an IDX file, gzipped or not; uint8 [count]."""
     paths = (folder / name, folder / f"{name}.gz")
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
@@ -211,9 +211,9 @@ def _opened(name: str, root: Path, train: bool, download: bool) -> Any:
 
 @dataclass(frozen=True)
 class TimmImages:
-    """A map-style data set of timm's; an image's name is its place in it.
+    """A map-style data set opened by timm; an image's name is its index (``places``).
 
-    Each process opens it once for each ``opening``, because places change when its owner adds images.
+    Each process opens it once per ``opening``, a random token, because indices change when the owner adds images.
     """
 
     name: str
@@ -227,12 +227,12 @@ class TimmImages:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The places as text."""
+        """The indices as text."""
         return tuple(f"{place:08d}" for place in self.places)
 
     @property
     def class_names(self) -> dict[int, str]:
-        """The labels themselves."""
+        """The labels as text."""
         return {int(label): str(label) for label in np.unique(self.labels)}
 
     def image(self, number: int) -> Image.Image:
@@ -290,7 +290,7 @@ def _opened_by_timm(source: str, root: Path, opening: str) -> Any:
 
     # timm lets Pillow read any format, and for EPS it would start Ghostscript.
     EpsImagePlugin.gs_binary = False
-    # Converted here: timm would clip values of 16 bits, and take the next image in place of a damaged one.
+    # Images are converted by us: timm would clip 16-bit values, and replace a damaged image with the next one.
     return create_dataset(
         source,
         root=str(root),

@@ -4,7 +4,7 @@ TRAINABLE = ("digits", "fashion", "photos", "cifar10", "mnist", "stl10")
 NEEDS_NO_ROOT = ("digits", "photos")
 """Data sets that come with scikit-learn."""
 OWN_IMAGES = ("imagefolder", "csv")
-"""The user's own data sets; their labels say nothing of a classifier's outputs."""
+"""The user's own data sets; their labels do not determine a classifier's outputs."""
 
 DATASETS = {
     "digits": "scikit-learn's handwritten digits; no --data-root",

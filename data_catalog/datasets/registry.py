@@ -43,11 +43,11 @@ def open_dataset(
     ----------
     name
         One of ``DATASETS``, ``timm:NAME`` for what ``timm.data.create_dataset`` opens, or ``digits:SEED`` and
-        ``fashion:SEED`` for another split: only models of that seed's recipes have not seen its validation part.
+        ``fashion:SEED`` for another split, whose validation part only models trained with that seed have not seen.
     root
         The folder of the images; ``digits`` and ``photos`` need none, nor does ``fashion`` with Debian's package.
     part
-        Embeddings are taken of ``validation``. The data sets in ``TRAINABLE``, on which networks are trained here,
+        Embeddings are computed on ``validation``. The data sets in ``TRAINABLE``, on which networks are trained here,
         also have ``train`` and ``test``; the three parts are disjoint.
     allow_train_images
         Accept files of an ``imagenet`` folder that are training images by their names.
@@ -101,7 +101,7 @@ def _in_folder(name: str, root: Path, part: Part, allow_train_images: bool) -> L
 
 
 def numbered(what: str, numbers: Iterable[int], digits: int) -> tuple[str, ...]:
-    """Return names for images that have none: ``digit-0017``."""
+    """Return names for unnamed images, such as ``digit-0017``."""
     return tuple(f"{what}-{number:0{digits}d}" for number in numbers)
 
 

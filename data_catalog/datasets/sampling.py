@@ -1,21 +1,21 @@
-"""How many images of each class a stage of a search takes, and how much each of them then counts."""
+"""The number of images of each class that a stage of a search takes, and their weights."""
 
 import re
 from dataclasses import dataclass
 
 import numpy as np
 
-FEWEST = 2  # images of a class: a probe is tested on an image that it was not trained on
+FEWEST = 2  # images per class: a probe is tested on an image that it was not trained on
 FORM = re.compile(r"1/([2-9]|[1-9]\d{1,8})|([2-9]|[1-9]\d{1,8})")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A part of the images: one in ``one_in`` of each class, or ``most`` of each class; the other is None.
+    """A sampling rule: one in ``one_in`` images of each class, or ``most`` images of each class; the other is None.
 
-    ``1/9`` takes one image in nine, every image with the same chance, so that classes keep their frequencies; of a
-    class too small for two such images it takes two, which then count less. ``15`` takes 15 images of each class, or
-    all of a class that has fewer, which then count more.
+    ``1/9`` takes one image in nine, each with the same probability, so that classes keep their frequencies; from a
+    class too small for two such images it takes two, with smaller weights. ``15`` takes 15 images of each class, or all
+    images of a smaller class, with larger weights.
     """
 
     one_in: int | None = None
@@ -23,7 +23,7 @@ class Sample:
 
     @classmethod
     def of(cls, text: str) -> "Sample":
-        """Read ``1/9`` or ``15``; raises ValueError for anything else."""
+        """Parse ``1/9`` or ``15``; raise ValueError for anything else."""
         match = FORM.fullmatch(text)
         if match is None:
             raise ValueError("must be such as 1/9, one image in nine of each class, or 15 of each")
@@ -34,12 +34,12 @@ class Sample:
         return f"1/{self.one_in}" if self.one_in is not None else str(self.most)
 
     def sizes(self, class_sizes: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Return how many images of each class are taken, int64 [k], of its ``class_sizes``.
+        """Return the number of images to take from each class, int64 [k], of its ``class_sizes``.
 
         References
         ----------
-        Systematic sampling (Madow and Madow, 1944): of all images in the order of their classes every ``one_in``-th,
-        from a random start.
+        Systematic sampling (Madow and Madow, 1944): every ``one_in``-th image, in the order of their classes, from a
+        random start.
         """
         if self.one_in is None:
             assert self.most is not None
@@ -52,9 +52,9 @@ class Sample:
         return np.where(self._is_small(class_sizes), np.minimum(class_sizes, FEWEST), taken)
 
     def weights(self, class_sizes: np.ndarray, taken: np.ndarray) -> np.ndarray:
-        """Return how much each image of a class counts, float64 [k], if ``taken`` of its ``class_sizes`` are used.
+        """Return the weight of each image of a class, float64 [k], if ``taken`` of its ``class_sizes`` are used.
 
-        The sum over the images estimates the accuracy on all of them, or the mean of the classes' accuracies.
+        The weighted mean over the images estimates the accuracy on all of them, or the mean of the classes' accuracies.
         """
         if self.one_in is None:
             return taken.max() / taken
@@ -69,12 +69,12 @@ def samples(class_sizes: np.ndarray, *, balanced: bool, shrink: int, fewest: int
     """Return the samples of the stages before the one on all images, the smallest first.
 
     Each has about 1 in ``shrink`` of the images of the next one, at least ``fewest`` images per class on average, and
-    at most half of all images, because a stage is there to save some.
+    at most half of all images, because a stage must save some.
 
     Parameters
     ----------
     balanced
-        Whether classes count equally, so that a stage takes equally many images of each, as far as a class has them.
+        Whether classes count equally; a stage then takes the same number of images of each, as far as a class has them.
     """
     found: list[Sample] = []
     images, parts = int(class_sizes.sum()), shrink
@@ -90,7 +90,7 @@ def samples(class_sizes: np.ndarray, *, balanced: bool, shrink: int, fewest: int
 
 
 def _most(class_sizes: np.ndarray, images: int) -> int:
-    """Return the most images per class with which all classes have at most ``images``."""
+    """Return the largest number of images per class for which all classes together have at most ``images``."""
     low, high = FEWEST, int(class_sizes.max())
     while low < high:
         middle = (low + high + 1) // 2

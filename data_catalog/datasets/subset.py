@@ -14,7 +14,7 @@ from .class_order import NO_ORDER, ClassOrders
 from .sampling import Sample
 
 SINGLE = "alone in a class"
-"""Why the images of classes of one are left out."""
+"""The reason for leaving out an image that is the only one of its class."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Subset:
     account : Account
         What else the data set holds, and how ambiguous input was read; not part of the digest.
     orders : ClassOrders
-        How a classifier's outputs stand for the classes; not part of the digest.
+        How a classifier's outputs map to the classes; not part of the digest.
     """
 
     images: LabelledImages
@@ -85,7 +85,7 @@ def select_subset(
     """Choose images, sorted by class, then name.
 
     The choice depends on names and seed, not on the order in which the data set lists its images. A class of one image
-    is left out if two larger ones are left: it alone would leave every accuracy over images left out undefined.
+    is left out if at least two larger classes remain: it alone would make every held-out accuracy undefined.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def select_subset(
     images_per_class
         Images per class, drawn without replacement; None keeps all.
     sample
-        What to draw of the images that are left, as a stage of a search does; None keeps all.
+        The sample to draw from the remaining images, as a stage of a search does; None keeps all.
     repeats
         Random crops per image.
 
@@ -163,7 +163,7 @@ def select_subset(
 def _without_single_images(
     images: LabelledImages, order: np.ndarray, account: Account
 ) -> tuple[np.ndarray, Account]:
-    """Leave out the classes of one image if two others are left, and note it in the account."""
+    """Leave out classes of one image if at least two larger ones remain, and record this in the account."""
     labels = images.labels[order]
     present, counts = np.unique(labels, return_counts=True)
     if (counts > 1).sum() < 2:

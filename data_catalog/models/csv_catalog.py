@@ -1,4 +1,4 @@
-"""Read a catalogue from CSV or Parquet, in any notation that has one reading; errors name the line and the column."""
+"""Read a catalogue from CSV or Parquet, in any unambiguous notation; errors name the line and the column."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def plain_number(text: str, is_accuracy: bool) -> str:
 
 
 def ambiguity(text: str, is_accuracy: bool) -> str:
-    """Return what is wrong with a number that has two readings, or ""."""
+    """Return the problem of a number that can be read in two ways, or ""."""
     if is_accuracy or not _AMBIGUOUS_COMMA.fullmatch(text) or _DECIMAL_COMMA.fullmatch(text):
         return ""
     return f"may be {text.replace(',', '')} or {text.replace(',', '.')}; write one of them"
@@ -64,9 +64,9 @@ def number_problem(value: float, column: str) -> str:
 
 
 def accuracy_problem(column: str, texts: Sequence[str]) -> str:
-    """Return why the accuracies of a column, as they are written, look like fractions, or "".
+    """Return why the accuracies of a column look like fractions instead of percent, or "".
 
-    A percent sign shows that they are not, and a column of whole numbers, 0 and 1, is left as it is.
+    A column is accepted if a value has a percent sign, or if all values are 0 or 1.
     """
     if any(text.endswith("%") for text in texts):
         return ""
@@ -83,13 +83,13 @@ def accuracy_problem(column: str, texts: Sequence[str]) -> str:
 
 
 def pixel_statistics(text: str, column: str) -> list[str]:
-    """Return the three numbers of ``mean`` or ``std``; raise ValueError if they are not those of pixels of 0 to 1."""
+    """Return the three numbers of ``mean`` or ``std``; raise ValueError unless they are for pixels of 0 to 1."""
     parts = text.strip("[]() ").replace(",", " ").split()
     for part in parts:
         try:
             value = float(part)
         except ValueError:
-            continue  # the entry's own check says what is wrong
+            continue  # the entry's validation reports it
         # `Preprocessing` checks larger values.
         if 1 < value <= MAX_STATISTIC or (column == "mean" and -MAX_STATISTIC <= value < 0):
             raise ValueError(
@@ -138,7 +138,7 @@ TEXT_COLUMNS = (
 )  # fmt: skip
 PREPROCESSING_COLUMNS = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 NUMBER_FIELDS = ("img_size", "top1", "top5", "params_m")
-MAX_NUMBER = 1e30  # sums of its squares are still finite
+MAX_NUMBER = 1e30  # sums of squares of such numbers are finite
 
 
 def read_catalog(path: Path) -> list[ModelEntry]:
@@ -205,7 +205,7 @@ KNOWN_COLUMNS = (
     *TEXT_COLUMNS, *PREPROCESSING_COLUMNS, *NUMBER_FIELDS, "extra_data", "gmacs", "throughput", "cpu_throughput",
     "epoch", "pretraining_images",
 )  # fmt: skip
-"""Columns that have a meaning, besides accuracies."""
+"""Columns with a defined meaning, besides accuracies."""
 
 OTHER_NAMES = {
     "model": ("name", "model name", "model id"),
@@ -216,7 +216,7 @@ OTHER_NAMES = {
     "top5": ("acc5", "acc@5", "top5 acc", "top5 accuracy"),
     "model_kwargs": ("kwargs", "model args"),
 }
-"""Names of other tools, under which a run would ignore a column that it needs."""
+"""Other tools' names for our columns; refused, because a run would ignore a column that it needs."""
 SIMILAR_NAMES = {
     "top1": ("acc", "accuracy", "val acc"),
     "params_m": ("params", "param count", "parameters", "num params"),
@@ -224,7 +224,7 @@ SIMILAR_NAMES = {
     "crop_pct": ("crop", "crop ratio"),
     "kind": ("type",),
 }
-"""Names that may mean a column, or the user's own number."""
+"""Names that may mean one of our columns or one of the user's own; only for suggestions."""
 
 
 def _spelling(name: str) -> str:
@@ -245,20 +245,20 @@ def _intended_column(name: str) -> str | None:
 
 
 def nearest_column(name: str) -> str:
-    """Return ``" (did you mean img_size?)"`` for a name like one of the columns with a meaning, or ""."""
+    """Return ``" (did you mean img_size?)"`` for a name similar to a known column's, or ""."""
     known = _COLUMN_OF_SPELLING | _SIMILAR
     near = get_close_matches(_spelling(name), known, n=1, cutoff=0.75)
     return f" (did you mean {known[near[0]]}?)" if near else ""
 
 
 def own_columns(entries: Iterable[ModelEntry]) -> list[str]:
-    """Return the columns of a catalogue that have no meaning here, and are kept as numbers, in their order."""
+    """Return a catalogue's columns without a defined meaning, which are kept as numbers, in their order."""
     names = dict.fromkeys(name for entry in entries for name in entry.extras)
     return [name for name in names if name not in KNOWN_COLUMNS and target_unit(name) is None]
 
 
 def _entry(cells: dict[str, str], folder: Path) -> ModelEntry:
-    """Return the entry of a row; ValueError names the wrong column."""
+    """Return the entry of a row; raise ValueError that names a column with a wrong value."""
     filled = {name: text for name, text in cells.items() if text}
     if "model" not in filled:
         raise ValueError("the model's name is missing")
@@ -313,7 +313,7 @@ def _file(name: str, folder: Path) -> Path:
 
 
 def _below(name: str) -> str | None:
-    """Return a relative path that stays in its folder, None for one that may name folders of this machine."""
+    """Return a relative path that stays in its folder; None for one that may name other folders of this machine."""
     path = PurePath(name)
     return None if path.is_absolute() or ".." in path.parts else path.as_posix()
 

@@ -24,7 +24,7 @@ SOURCES = (
 
 
 def sources_problem(model_kwargs: Iterable[str]) -> str:
-    """Refuse arguments by which timm would load other weights than the entry's; return the reason, or "".
+    """Return why arguments that make timm load weights other than the entry's are refused, or "".
 
     timm would download them even where downloads are forbidden. This does not apply to entries with a builder, which
     may use such names differently.
@@ -53,7 +53,7 @@ def module_and_function(text: str) -> tuple[str, str] | None:
 
 
 class Preprocessing(BaseModel):
-    """How an image becomes a model's input: timm's evaluation transform, then mean and std."""
+    """The steps from an image to a model's input: timm's evaluation transform, then mean and std."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,10 +95,10 @@ class ModelEntry(BaseModel):
     layer
         The layer whose output is the embedding, a name of ``named_modules()``; by default the penultimate layer.
     checkpoint_in_catalog
-        The checkpoint's path below the catalogue's folder, as the catalogue writes it; None if it is elsewhere. In no
-        identity.
+        The checkpoint's path below the catalogue's folder, as the catalogue writes it; None if it is elsewhere. Not
+        part of any identity.
     checkpoint_key
-        Which weights of a checkpoint that holds several: the dotted path of their dict, such as ``state_dict.ema``.
+        The dotted path of the dict of weights in a checkpoint that holds several, such as ``state_dict.ema``.
     extra_data
         Whether the weights saw images beyond ImageNet-1k.
     extras

@@ -56,7 +56,7 @@ def apply_filters(entries: Sequence[ModelEntry], filters: Filters, where: str) -
     Raises
     ------
     InputError
-        When none is left; names the condition that excluded the last ones, and the available values.
+        When no entry is left; the message names the condition that excluded the last ones, and the available values.
     """
     left = list(entries)
     for name, bound in filters:
@@ -73,7 +73,7 @@ def apply_filters(entries: Sequence[ModelEntry], filters: Filters, where: str) -
 
 
 def _value(entry: ModelEntry, name: str) -> Any:
-    """Return what a filter looks at."""
+    """Return the value that a filter compares with its bound."""
     if name == "max_params":
         return entry.params_m
     if name == "max_gmacs":

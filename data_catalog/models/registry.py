@@ -1,4 +1,4 @@
-"""Load a catalogue, built in or from a file, and find entries in it; the zoos that the pipeline trains itself."""
+"""Load a catalogue, built in or from a file, and find entries in it; define the zoos that the pipeline trains."""
 
 import csv
 import hashlib
@@ -108,8 +108,8 @@ def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list
         The name of a built-in catalogue (a key of ``BUILT_IN``), ``digits:SEED``, ``fashion:SEED``, or the path of a
         CSV or Parquet file.
     patterns
-        Shell patterns, or a single one; keeps entries whose ``model`` or ``model@size`` matches any, and all entries
-        if there is none. The name of a timm network, ``resnet18``, means the model of its default tag.
+        Shell patterns, or a single one. Keeps entries whose ``model`` or ``model@size`` matches any pattern; without
+        patterns, all entries. The name of a timm network, such as ``resnet18``, stands for its default model.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def load_models(catalog: str | Path, patterns: str | Sequence[str] = ()) -> list
 def find_entries(
     entries: Sequence[ModelEntry], names: Iterable[str], where: str
 ) -> list[ModelEntry]:
-    """Return the entries that ``MODEL`` (all sizes) or ``MODEL@SIZE`` names, exactly."""
+    """Return the entries whose names match exactly; ``MODEL`` stands for all sizes, ``MODEL@SIZE`` for one."""
     chosen: dict[str, ModelEntry] = {}
     for name in names:
         hits = [e for e in entries if e.model == name] or [e for e in entries if str(e) == name]
@@ -159,7 +159,7 @@ def _nearest(name: str, entries: Iterable[ModelEntry]) -> str:
 
 
 def _by_network(entries: Iterable[ModelEntry], name: str) -> list[ModelEntry]:
-    """Return the entries of the model that timm makes for a network, ``resnet18`` or ``resnet18@288``."""
+    """Return the entries of timm's default model for a network, ``resnet18`` or ``resnet18@288``."""
     network, _, size = name.partition("@")
     model = default_models().get(network)
     return [e for e in entries if e.model == model and size in ("", str(e.img_size))]
@@ -193,7 +193,7 @@ def catalog_sha256(catalog: str | Path) -> str:
         return file_sha256(Path(catalog))
     lines: list[str] = []
     for entry in load_models(catalog):
-        # As the first versions wrote entries, so that the hash in existing run.json files stays valid.
+        # Written as by the first versions, so that the hash in existing run.json files stays valid.
         line = entry.model_dump_json(exclude={"builder", "layer", "checkpoint_key"})
         for former, current in CURRENT_NAMES.items():
             line = line.replace(f'"{current}":', f'"{former}":')
@@ -207,7 +207,7 @@ def _built_in(name: str) -> Callable[[], list[ModelEntry]] | None:
 
 
 def _timm_pretrained() -> list[ModelEntry]:
-    """Ask timm in another process, so that the caller's stays free of timm and torch."""
+    """Ask timm in another process, so that the caller imports neither timm nor torch."""
     with process_pool(1, ("timm",)) as pool:
         return pool.submit(_ask_timm).result()
 

@@ -26,7 +26,7 @@ KIND_OF_FAMILY: dict[str, NetworkKind] = {}
 for _kind, _families in FAMILIES.items():
     KIND_OF_FAMILY.update(dict.fromkeys(_families.split(), _kind))
 
-# Architectures, by prefix, of another kind than most of their module.
+# Architectures, by prefix, whose kind is not that of most of their module.
 EXCEPTIONS: tuple[tuple[str, str, NetworkKind], ...] = (
     (
         "fastvit",

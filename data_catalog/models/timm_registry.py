@@ -12,7 +12,7 @@ from .taxonomy import kind_of, saw_extra_data
 
 
 def family_of(architecture: str) -> str:
-    """Return timm's module of an architecture."""
+    """Return the name of the timm module that defines an architecture."""
     return timm.model_entrypoint(architecture).__module__.rsplit(".", 1)[-1]
 
 
@@ -56,8 +56,8 @@ def weights_of(config: PretrainedCfg) -> dict[str, Any]:
 def pretrained_models() -> list[ModelEntry]:
     """Return every model for which timm has weights, at its own size, with or without a classifier.
 
-    Two dozen are left out: those that take no square images, as the shared views are, and the ``_enc`` variants, which
-    produce tokens for a language model and no single vector per image.
+    Two dozen are left out: those whose input is not square, as the shared views are, and the ``_enc`` variants, which
+    produce tokens for a language model instead of one vector per image.
     """
     entries = []
     for name in timm.list_models(pretrained=True):

@@ -86,8 +86,8 @@ def read_speeds(path: Path) -> Speeds:
 def speed(speeds: Speeds, model: str, img_size: int) -> dict[str, str]:
     """Return a model's GMACs and images per second, from the benchmark of the nearest size; empty without one.
 
-    Other sizes are scaled by the number of pixels and rounded to four digits. That is exact for convolutions; for
-    attention at a larger size the GMACs come out too low.
+    For other sizes, both are scaled by the number of pixels and rounded to four digits. That is exact for convolutions;
+    for attention at a larger size the GMACs are too low.
     """
     measured = speeds.get(model.partition(".")[0])
     if not measured:

@@ -6,14 +6,14 @@ from .text import one_line
 
 
 class InputError(ValueError):
-    """Raised for wrong input; the command line prints the line and exits with 2."""
+    """Raised for invalid input; the command line prints the message and exits with code 2."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
 
 
 def named(error: Exception) -> str:
-    """Return an error of a library in one line: its type, then at most 300 characters of its message."""
+    """Return a library's error in one line: its type, then at most 300 characters of its message."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message[:300]}"
 
@@ -23,7 +23,7 @@ class DiskFull(OSError):
 
 
 class DamagedFile(InputError):
-    """Raised for a file of ours that has changed since it was written, and can be made again.
+    """Raised for a file that has changed since dsmi-zoo wrote it, and that can be regenerated.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-# A file system that cannot flush a folder, or a folder that may be written but not read.
+# Errors from a file system that cannot flush a folder, or a folder that may be written but not read.
 NO_FOLDER_FLUSH = (
     errno.EINVAL,
     errno.ENOTSUP,
@@ -73,13 +73,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def flush(path: Path) -> None:
-    """Force a file to the disk; renamed before that, a crash could leave its name without its content."""
+    """Flush a file to disk; if it is renamed before that, a crash may leave its name without its content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Force the names in a folder to the disk, where the file system can; before that, a crash may undo a rename."""
+    """Flush the names in a folder to disk, where the file system can; until then, a crash may undo a rename."""
     try:
         opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -92,7 +92,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, and force their names to the disk."""
+    """Create a folder and its missing parents, and flush their names to disk."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in reversed(new):
@@ -106,9 +106,9 @@ def move(source: Path, target: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file to ``target`` where the file system allows it, else copy it; it appears there whole.
+    """Hard-link a file to ``target`` where the file system allows it, else copy it; either way atomically.
 
-    Files of a run are replaced, never written to, so a change of one link leaves the other as it is.
+    Files of a run are replaced, never modified in place, so replacing one link leaves the other unchanged.
     """
     make_folder(target.parent)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -128,7 +128,7 @@ def disk_full(path: Path) -> DiskFull:
 
 
 def sweep_temporary(folder: Path, older_than_s: float = 3600) -> None:
-    """Remove files that killed processes left half-written; younger ones may still be in use."""
+    """Remove files that killed processes left half-written; those younger than the limit may still be in use."""
     for path in folder.glob(".*.tmp"):
         with suppress(FileNotFoundError):  # another process has just finished it
             if time.time() - path.stat().st_mtime > older_than_s:
@@ -211,7 +211,7 @@ def make_unless_intact(path: Path, what: str, remedy: str, make: Callable[[], No
     what, remedy
         The beginning and the end of the warning about a damaged file.
     make
-        Writes it, with its checksum.
+        Writes the file and its checksum.
     """
     if not damage(path):
         return
@@ -231,7 +231,7 @@ def remove_checksummed(path: Path) -> None:
 
 
 def note_path(path: Path) -> Path:
-    """Return where the checksum of a file is kept."""
+    """Return the path of a file's checksum."""
     return path.with_name(f"{path.name}.json")
 
 

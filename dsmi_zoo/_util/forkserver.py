@@ -1,4 +1,4 @@
-"""Fork worker processes from a server that has imported torch and timm, and say what child processes inherit."""
+"""Fork worker processes from a server that has imported torch and timm, and control what child processes inherit."""
 
 import io
 import logging
@@ -65,8 +65,8 @@ class Server(forkserver.ForkServer):
     modules
         The modules that it imports before the first fork.
     environment
-        The environment of the processes to fork. Libraries read variables on import, so another environment needs
-        another server.
+        The environment of the processes to fork. Libraries read variables on import, so each environment needs its own
+        server.
     """
 
     # Attributes of the base class that its type stubs omit.
@@ -134,7 +134,7 @@ def read_on_import(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def start(modules: tuple[str, ...]) -> bool:
-    """Start a server unless one fits, and wait until it has imported ``modules``; return False where none can run."""
+    """Start a server unless one fits, and wait until it has imported ``modules``; return False if none can run."""
     if sys.platform != "linux":
         return False  # the system's own libraries may have started threads
     server = _server_for(modules)
@@ -171,7 +171,7 @@ def process_pool(
 
 
 def _server_for(modules: tuple[str, ...]) -> Server:
-    """Return a server for the current environment and these modules, the oldest of too many stopped."""
+    """Return a server for the current environment and these modules; stop the oldest beyond ``MAX_SERVERS``."""
     with _lock:
         fitting = [server for server in _servers if server.fits(modules, os.environ)]
         server = fitting[0] if fitting else Server(modules, os.environ)
@@ -268,7 +268,7 @@ class ForkingProcess(process.BaseProcess):
 
 
 class _Probe(ForkingProcess):
-    """Asks the server whether it is ready."""
+    """A process that tests whether the server is ready."""
 
     def preparation(self) -> dict[str, Any]:
         """Leave out the caller's main module: importing it might start a run."""
@@ -283,7 +283,7 @@ def _exit_at_end_of(pipes: list[int]) -> None:
 
 
 class _Context(context.BaseContext):
-    """What multiprocessing calls a start method."""
+    """A start method of multiprocessing."""
 
     _name = METHOD
     Process = ForkingProcess
@@ -295,7 +295,7 @@ context._concrete_contexts[METHOD] = CONTEXT  # type: ignore[attr-defined]
 
 @contextmanager
 def environment_with(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that start meanwhile, then restore them."""
+    """Set environment variables for processes that start within the context, then restore them."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -310,14 +310,14 @@ def environment_with(changes: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def sigint_blocked() -> Iterator[None]:
-    """Block SIGINT in the processes and threads that start meanwhile.
+    """Block SIGINT in the processes and threads that start within the context.
 
-    A terminal sends Ctrl-C to all processes of a command, and the driver alone answers it. In the main thread a
+    A terminal sends Ctrl-C to all processes of a command, but only the driver must handle it. In the main thread a
     SIGTERM, which ends the children, is postponed until they have started.
     """
     postponed: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread:  # no other may set a handler
+    if in_main_thread:  # no other thread may set a handler
         handler = signal.signal(signal.SIGTERM, lambda number, frame: postponed.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -331,7 +331,7 @@ def sigint_blocked() -> Iterator[None]:
 
 
 def peak_resident() -> int | None:
-    """Return the most bytes of memory that this process has held since Linux reset its peak; None elsewhere."""
+    """Return this process's peak memory in bytes since Linux last reset it; None on other systems."""
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 10.0
 STALE_AFTER_S = 180.0  # longer than a network file system caches a modification time
-MAX_GAP_S = 5.0  # between two looks at a lock; in a longer gap this process was stopped, and perhaps the owner, too
+MAX_GAP_S = 5.0  # between two looks at a lock; a longer gap means that this process was stopped, perhaps the owner, too
 
-# A rename that finds another lock in its place. ENOENT: NFS lost the answer to the first attempt, and tried again.
+# Errors of a rename onto another lock. ENOENT: NFS lost the reply to the first attempt, and retried.
 NOT_RENAMED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENOENT)
 GONE = (FileNotFoundError, NotADirectoryError)
 NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -74,7 +74,7 @@ class Claim:
     def is_lost(self) -> bool:
         """Return whether another process has taken the lock over."""
         try:
-            os.utime(self._file)  # asks the server; a stat could be answered from a cache
+            os.utime(self._file)  # asks the file server; a stat may be answered from a cache
         except GONE:
             return True
         except OSError:  # an unreachable file system says nothing about the lock
@@ -124,9 +124,9 @@ def exclusive(
     """Hold the lock ``lock``; wait while another process holds it.
 
     The lock is a folder that is created, touched every ``beat_s`` and removed at the end. It is taken over when its
-    owner, a process of this machine, is dead, or when nobody has touched it for ``stale_after_s`` on the waiting
-    process's own clock, as two machines' clocks may differ. The time for which the waiting process itself was stopped
-    does not count.
+    owner is a dead process of this machine, or when it has not been touched for ``stale_after_s``, measured by the
+    waiting process's clock, because two machines' clocks may differ. Time for which the waiting process itself was
+    stopped does not count.
 
     Raises
     ------
@@ -161,9 +161,9 @@ def claimed(lock: Path) -> AbstractContextManager[Claim]:
 
 
 def holder(lock: Path, stale_after_s: float = STALE_AFTER_S) -> Held | None:
-    """Return who holds a lock; None if it is free, its owner dead, or, on another machine, silent for too long.
+    """Return a lock's holder; None if the lock is free, or its owner is dead or, elsewhere, silent for too long.
 
-    The current time comes from the lock's own file system, as two machines' clocks may differ.
+    The current time comes from the lock's file system, because two machines' clocks may differ.
     """
     seen = _look(lock)
     return None if seen is None else _held(lock, seen, stale_after_s)
@@ -223,7 +223,7 @@ def _look(lock: Path) -> _Seen | None:
 
 
 def _held(lock: Path, seen: _Seen, stale_after_s: float) -> Held | None:
-    """Return who holds the lock that was seen, or None if nobody does any more."""
+    """Return the holder of the lock that was seen, or None if it is no longer held."""
     if _is_dead(seen):
         return None
     silent_s = _file_system_time(lock.parent) - seen.touched_ns / 1e9
@@ -264,7 +264,7 @@ def _is_dead(seen: _Seen) -> bool:
         return False
     state, start = now
     is_another = seen.start not in ("", start)
-    # A zombie is dead, even if nobody has asked for its exit code.
+    # A zombie is dead, even if its parent has not read its exit code.
     return is_another or state in "ZX"
 
 
@@ -287,7 +287,7 @@ def _machine() -> str:
 
 
 def boot_id() -> str:
-    """Identify the time since this machine was started; "" where the system hides it."""
+    """Return the identifier of this machine's current boot; "" where the system hides it."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
@@ -295,14 +295,14 @@ def boot_id() -> str:
 
 @contextmanager
 def machine_lock(name: str, *, shared: bool = False) -> Iterator[None]:
-    """Wait for the lock of this name among the user's processes on this machine, and hold it.
+    """Hold the lock of this name among the user's processes on this machine; wait while another process holds it.
 
     Parameters
     ----------
     name
         Any text.
     shared
-        Hold it together with others that share it.
+        Whether processes that also pass True may hold it at the same time.
 
     Raises
     ------

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from .files import write_atomically
 
-# A table may take this much memory whatever the size of its file, or this many bytes for each one of the file.
+# A table may take this much memory whatever the size of its file, or this many bytes per byte of the file.
 ANY_TABLE = 2**30
 MAX_FOR_A_BYTE = 1100
 
@@ -47,7 +47,7 @@ def read_parquet(path: Path) -> pa.Table:
 def _refuse_claims(file: BinaryIO, size: int) -> None:
     """Raise ValueError for a file that takes far more memory than its size explains.
 
-    A few bytes may stand for billions of equal numbers, or one long text for that of every row.
+    A few bytes may encode billions of equal numbers, or one long text that every row repeats.
     """
     parquet = pq.ParquetFile(file)
     metadata, schema = parquet.metadata, parquet.schema_arrow
@@ -63,9 +63,9 @@ def _refuse_claims(file: BinaryIO, size: int) -> None:
 
 
 def _values_of(metadata: pq.FileMetaData) -> int:
-    """Return the number of values, where a row may have many.
+    """Return the number of values in a file whose rows may hold several per column.
 
-    Only for files with lists: pyarrow ends the process on some damaged files when it is asked about a column.
+    Only for files with lists: on some damaged files pyarrow ends the process when asked about a column.
     """
     total = 0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
@@ -74,7 +74,7 @@ def _values_of(metadata: pq.FileMetaData) -> int:
 
 
 def _bytes_of_texts(file: BinaryIO, name: str) -> int:
-    """Return the bytes of a column of texts in memory; 0 for one of another type."""
+    """Return the bytes that a text column takes in memory; 0 for a column of another type."""
     parquet = pq.ParquetFile(file, read_dictionary=[name])
     codes = [field.name for field in parquet.schema_arrow if pa.types.is_dictionary(field.type)]
     if name not in codes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-MAX_NAME_BYTES = 120  # bytes; file systems take 255, and our own names add to it
+MAX_NAME_BYTES = 120  # bytes; file systems allow 255, and we append to it
 MAX_SUFFIX_LENGTH = 16
 MAX_BYTES_ON_DISK = 255
 MAX_REPOSITORY_LENGTH = 140  # characters; the hub allows 42 for the owner and 96 for the name
@@ -22,7 +22,7 @@ def safe_component(text: str, fallback: str) -> str:
     Parameters
     ----------
     fallback
-        The stem if nothing of it is left; itself a safe name.
+        The stem to use if none is left; must be a safe name.
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", text.strip()).rstrip(".")
     stem, dot, ending = name.rpartition(".")
@@ -49,7 +49,7 @@ def within(folder: Path, name: str) -> Path:
     path = folder / name
     try:
         is_inside = not path.is_symlink() or folder.resolve() in path.resolve().parents
-    except (OSError, RuntimeError):  # a circle of links
+    except (OSError, RuntimeError):  # a cycle of links
         is_inside = False
     if not is_inside:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Imported only by the fork server: imports what its children need and leaves the process safe to fork."""
+"""Set-up of the fork server, which alone imports this: import what its children need, and stay safe to fork."""
 
 import gc
 import os
@@ -60,7 +60,7 @@ def _fork_or_errno() -> int:
 
 
 def after_fork(environment: Mapping[str, str]) -> int:
-    """Make a forked process like a spawned one; return a descriptor that reaches its end when the server ends."""
+    """Make a forked process like a spawned one; return a descriptor that reads EOF when the server ends."""
     os.fork = fork
     os.close(_WRITING)
     os.environ.clear()

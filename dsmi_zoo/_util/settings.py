@@ -1,4 +1,4 @@
-"""Describe settings: pydantic fields that also define options, keyword arguments and keys of a TOML file."""
+"""Settings: pydantic fields that also define options, keyword arguments and keys of a TOML file."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ SEVERAL = BeforeValidator(_as_tuple)
 
 @dataclass(frozen=True)
 class OnCommandLine:
-    """A field's option, where it does not follow from the field's name, type, default and description.
+    """Properties of a field's option that do not follow from its name, type, default and description.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ class OnCommandLine:
     default
         The default in the help, where it is computed.
     text
-        Python functions accept text such as ``1h30m`` for this number.
+        Whether Python functions accept text such as ``1h30m`` for this number.
     turns_off
-        The option sets a field to False whose default is True.
+        Whether the option sets the field to False; its default is True.
     absent
-        There is no option: the setting can only be made in a file.
+        Whether the option is missing, so that only a file can set the field.
     """
 
     flag: str = ""
@@ -138,7 +138,7 @@ class Setting:
 
     @property
     def default_shown(self) -> str:
-        """The default as text; empty if there is none to mention."""
+        """The default as text; empty if the help shows none."""
         if self.option.default:
             return self.option.default
         if self.default is None or self.default == () or self.is_switch:
@@ -146,7 +146,7 @@ class Setting:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def read(self, text: str) -> Any:
-        """Parse a word of the command line; raises ``pydantic.ValidationError`` if the field refuses it."""
+        """Parse a word of the command line; raise ``pydantic.ValidationError`` if the field refuses it."""
         return TypeAdapter(self._annotation).validate_strings(text)
 
     def stored(self, value: Any) -> Any:
@@ -196,7 +196,7 @@ def options_of(model: type[BaseModel]) -> tuple[Setting, ...]:
 
 
 def flags_of(model: type[BaseModel]) -> Mapping[KeyPath, str]:
-    """Return the options by the path of the setting."""
+    """Return each option's flag by the path of its setting."""
     return {setting.path: setting.flag for setting in options_of(model)}
 
 

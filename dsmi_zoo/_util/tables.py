@@ -1,4 +1,4 @@
-"""Read what people write: tables in CSV and Parquet, JSON in a cell, and TOML."""
+"""Read users' files: tables in CSV and Parquet, JSON in a cell, and TOML."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def read_table(
     ----------
     path
         A Parquet file (by its suffix) of text and numbers, or else a text file in UTF-8 or UTF-16 whose cells are
-        separated by commas, tabs or semicolons, as their header is. Both have a header.
+        separated by commas, tabs or semicolons, as in the header. Both kinds have a header.
     what
         What the file should be, for error messages.
     renamed
@@ -41,7 +41,7 @@ def read_table(
     Raises
     ------
     InputError
-        Names the wrong line and column; may be raised while the rows are read.
+        For an invalid table, naming the line and column; may be raised while the rows are read.
     """
     is_parquet = path.suffix.lower() == ".parquet"
     lines = _parquet_lines(path, what) if is_parquet else _csv_lines(path, what)
@@ -109,10 +109,10 @@ def _csv_lines(path: Path, what: str) -> Iterator[Line]:
 
 
 def _separator(file: TextIO) -> tuple[str, int]:
-    """Return what separates the cells, and the number of lines before the header.
+    """Return the separator of the cells, and the number of lines before the header.
 
-    It is what Excel's line ``sep=;`` says, else a tab or a semicolon if the header holds more of them than of commas,
-    text in quotes aside, else the comma.
+    The separator is the one in Excel's line ``sep=;``, else a tab or a semicolon if the header holds more of these than
+    commas outside quotes, else the comma.
     """
     header, skipped = "", 0
     while not header.strip():

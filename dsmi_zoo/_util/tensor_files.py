@@ -1,4 +1,4 @@
-"""Read PyTorch and safetensors files by their content, and name anything else in one line; no pickle is executed."""
+"""Read PyTorch and safetensors files by their content, and report any other format in one line; no pickle is run."""
 
 import pickle
 import pickletools
@@ -19,7 +19,7 @@ from .text import shortened, shown
 
 START_BYTES = 512  # holds every mark that tells formats apart
 MAX_HEADER_LENGTH = 100_000_000  # bytes of a safetensors file; the format's own limit
-MAX_PICKLE_BYTES = 200_000_000  # bytes that are searched for the name of what cannot be read
+MAX_PICKLE_BYTES = 200_000_000  # bytes that are searched for the names of unreadable types
 LEGACY_PICKLES = 5  # at the beginning of a file of PyTorch before 1.6
 LEGACY_MARK = b"l\xfc\x9cF\xf9 j\xa8P\x19"
 TAR_MARK = slice(257, 262)
@@ -37,7 +37,7 @@ FOREIGN_FORMATS = {
     b"7z\xbc\xaf\x27\x1c": "is a 7z archive; unpack it",
     b"Rar!": "is a RAR archive; unpack it",
 }
-"""What files are that people name as weights by mistake, by their first bytes."""
+"""Formats of files that are given as weights by mistake, by their first bytes."""
 
 # fmt: off
 HARMLESS_PACKAGES = frozenset({
@@ -45,7 +45,7 @@ HARMLESS_PACKAGES = frozenset({
     "addict", "yacs", "box", "munch", "mmengine", "mmcv", "lightning", "lightning_fabric", "lightning_utilities",
     "pytorch_lightning",
 })
-"""Packages whose objects are left out: numbers, paths and settings beside the weights."""
+"""Packages whose objects may be left out: numbers, paths and settings stored with the weights."""
 
 HARMLESS_TYPES = frozenset({
     "collections.defaultdict", "collections.deque", "types.SimpleNamespace", "builtins.list", "builtins.dict",
@@ -57,7 +57,7 @@ HARMLESS_TYPES = frozenset({
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What a file holds.
+    """The tensors in a file.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class TensorFile:
     is_safetensors
         Whether the file is safetensors, whatever its name says.
     replaced
-        Types of objects that were not read; nothing stands in their place.
+        Types of objects that were not read; empty objects take their place.
     """
 
     content: Any
@@ -80,7 +80,7 @@ def read_tensors(path: Path) -> TensorFile:
     Raises
     ------
     InputError
-        In words that continue "the file ...": what it is instead, and what to do.
+        For any other file; the message continues "the file ..." with what it is, and what to do.
     """
     problem = format_problem(path)
     if problem:
@@ -91,7 +91,7 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def format_problem(path: Path, advice: str = SAVE_STATE_DICT) -> str:
-    """Return what a file is instead of PyTorch's or safetensors, and what to do; empty if it is one of these.
+    """Return what a file is if neither PyTorch nor safetensors, and what to do; empty if it is one of these.
 
     Parameters
     ----------
@@ -204,12 +204,12 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 
 def load_pytorch(path: Path) -> Any:
-    """Return what ``torch.save`` wrote, on the CPU; whatever is not plain raises."""
+    """Load what ``torch.save`` wrote, on the CPU; anything but tensors and plain containers raises."""
     import torch
 
     with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of unusual tensors and pickle protocols
-        # PyTorch itself goes by the name, which may be wrong.
+        warnings.simplefilter("ignore")  # about unusual tensors and pickle protocols
+        # PyTorch would go by the file's suffix, which may be wrong.
         source = file if path.suffix == ".safetensors" else path
         return torch.load(source, map_location="cpu", weights_only=True)
 
@@ -241,7 +241,7 @@ def _is_harmless(name: str) -> bool:
 
 
 class _Nothing:
-    """Takes the place of an object that is not read, with all that is built into it."""
+    """A placeholder for an object that is not read; it drops the object's arguments and state."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -284,7 +284,7 @@ def _unreadable(reason: str, found: dict[str, str]) -> str:
 
 
 def pickled_types(path: Path) -> dict[str, str]:
-    """Return the full names of what the pickles of a PyTorch file refer to, each with the text before it: its key."""
+    """Return the full names that the pickles of a PyTorch file refer to, each with the text before it, its key."""
     found: dict[str, str] = {}
     texts: list[str] = []
     with suppress(ValueError, IndexError, OSError, zipfile.BadZipFile, NotImplementedError):

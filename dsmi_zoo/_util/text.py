@@ -1,4 +1,4 @@
-"""Text for people: printable lines, counts, sizes and durations."""
+"""Text for messages: printable lines, counts, sizes and durations."""
 
 import re
 from typing import Any
@@ -44,7 +44,7 @@ def shortened(text: str, most: int = MAX_SHOWN_LENGTH) -> str:
 
 
 def plural(noun: str) -> str:
-    """Return ``families``, ``classes``, ``models``."""
+    """Return the plural: ``families``, ``classes``, ``models``."""
     if noun.endswith("y"):
         return f"{noun[:-1]}ies"
     return f"{noun}es" if noun.endswith("s") else f"{noun}s"
@@ -97,5 +97,5 @@ def in_bytes(value: Any) -> Any:
 
 
 def size_in_words(size: float) -> str:
-    """Return bytes as ``1.5 GB``."""
+    """Return a number of bytes as text, such as ``1.5 GB``."""
     return ByteSize(size).human_readable(decimal=True, separator=" ")

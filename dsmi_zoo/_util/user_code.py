@@ -1,4 +1,4 @@
-"""Find and import the user's modules: after all libraries, and as their files are now."""
+"""Find and import the user's modules: libraries take precedence, and files are read as they are now."""
 
 import importlib.util
 import sys
@@ -51,7 +51,7 @@ _IMPORTED: dict[str, str] = {}
 
 
 def find_module(name: str, wanted_by: str) -> UsersModule:
-    """Find a module as a worker would, without running it or a package around it.
+    """Find a module as a worker would, without running it or its parent packages.
 
     The current folder comes last on Python's path. Errors begin with ``wanted_by``.
 
@@ -95,12 +95,12 @@ def current_folder_last() -> Iterator[None]:
 
 
 def _spec_of(module: str) -> ModuleSpec | None:
-    """Return the module's spec; ``find_spec`` would import the packages around it."""
+    """Return a module's spec without importing its parent packages, as ``find_spec`` alone would."""
     first, *others = module.split(".")
     try:
         # A worker has another main module.
         spec = importlib.util.find_spec(first) if first != "__main__" else None
-    except ValueError:  # a module that was made by hand
+    except ValueError:  # a module without a spec, made in code
         return None
     for name in others:
         if spec is None or spec.submodule_search_locations is None:

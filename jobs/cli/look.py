@@ -60,7 +60,7 @@ def report_command(out: Path, compare: tuple[Path, ...], thumbnails: bool, watch
       dsmi-zoo report --out runs/photos --thumbnails
     """
     shown = display()
-    # Whoever watches a training waits most of the time: silence is no sign of a long computation.
+    # Watching a training is mostly waiting, so silence does not mean a long computation.
     with nullcontext() if watch else shown.never_silent("Reading the rows"):
         from ..runs.conclude import report
 

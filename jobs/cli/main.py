@@ -75,7 +75,7 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; a user's error is one line and exit code 2."""
+    """Run the command line; report a user's error in one line and exit with code 2."""
     signal.signal(signal.SIGTERM, _interrupt)
     show_log()
     accept_any_text()
@@ -102,17 +102,17 @@ def main() -> None:
         print_error("stopped; finished rows are kept, and the same command goes on from here")
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(130)  # as above: workers and locks are closed, and a thread pool may wait for ever
+        os._exit(130)  # as above: workers and locks are closed, and thread pools may wait for ever
 
 
 def _interrupt(*_: object) -> None:
-    """Answer SIGTERM, by which batch systems end jobs, as Ctrl-C; only once, as shell and command may both get it."""
+    """Handle SIGTERM, by which batch systems end jobs, like Ctrl-C; once, since shell and command may both get it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _message(error: click.ClickException) -> str:
-    """Return click's message, after the name of the option if it is about an option's value."""
+    """Return click's message, preceded by the option's name if it is about an option's value."""
     option = getattr(error, "param", None)
     if isinstance(error, click.BadParameter) and isinstance(option, click.Option) and error.message:
         return f"{option.opts[0]}: {error.message}"

@@ -21,14 +21,14 @@ class PathType(click.Path):
     """A path of one printable line, because tables, pages and batch scripts can hold no other."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Make the word a path."""
+        """Convert a word of the command line to a path."""
         if not is_printable(os.fsdecode(value)):
             self.fail(f"{NOT_PRINTABLE}, not {shown(os.fsdecode(value))}", param, ctx)
         return super().convert(value, param, ctx)
 
 
 PATH = PathType(path_type=Path)
-# The settings of where a run is computed.
+# The settings that choose where a run is computed.
 CLUSTER = (
     "compute.cluster",
     "compute.profile",
@@ -49,7 +49,7 @@ class SettingType(click.ParamType):
         self.name = setting.metavar
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Make the word a value of the setting."""
+        """Convert a word of the command line to a value of the setting."""
         if not isinstance(value, str):
             return value
         if not is_printable(value):
@@ -78,7 +78,7 @@ class TimeType(click.ParamType):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read what `run` reads: 90s, 45m, 1h30m."""
+        """Parse a time as `run` does: 90s, 45m, 1h30m."""
         try:
             return in_seconds(value)
         except ValueError as error:
@@ -122,7 +122,7 @@ FIRST = (
     *("catalog", "models", "subset.dataset", "subset.data_root", "subset.images_per_class", "out"),
     *("compute.workers", "compute.budget", "compute.max_download", "only_plan"),
 )
-"""What a first run needs: keys of settings, and the command's own options."""
+"""The options that ``--help`` shows, for a first run: keys of settings, and the command's own options."""
 
 GROUPS = {
     "catalog": "Models",
@@ -137,13 +137,13 @@ GROUPS = {
     **dict.fromkeys(CLUSTER, "Workers"),
     **dict.fromkeys(("compute.share", "compute.batch_size", "compute.compile"), "Workers"),
 }
-"""The group of each setting, by its key or the first part of it; all others belong to the run."""
+"""The group of each setting, by its key or the key's first part; all others belong to ``REST``."""
 
 REST = "Run"
 
 
 class GroupedHelp(click.Command):
-    """A command of many options: ``--help`` shows the first ones, ``--help-all`` all of them by group."""
+    """A command with many options: ``--help`` shows those in ``FIRST``, ``--help-all`` all of them by group."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -165,7 +165,7 @@ class GroupedHelp(click.Command):
             context.exit()
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, of all groups or those of a first run."""
+        """Write the options: those of all groups, or only those of a first run."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for option in self.get_params(ctx):
             lines = option.get_help_record(ctx)
@@ -230,12 +230,12 @@ def catalog_options(command: Command) -> Command:
 
 
 def out_option(command: Command) -> Command:
-    """Add the run directory of a command that works on a finished or interrupted run."""
+    """Add ``--out``, the run's directory, to a command that works on a finished or interrupted run."""
     return click.option("--out", required=True, type=PATH, help="The run's directory.")(command)
 
 
 def given_settings(context: click.Context) -> dict[str, Any]:
-    """Return the values of the settings' options that were given, nested as in a file.
+    """Return the settings given on the command line, nested as in a file.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def given_settings(context: click.Context) -> dict[str, Any]:
     for option in context.command.params:
         if isinstance(option, SettingOption):
             name = option.setting.keyword
-            # An option may be given its default.
+            # A given value counts even if it equals the default.
             if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
                 given[name] = context.params[name]
     more = context.params.get("more_models", ())
@@ -260,10 +260,10 @@ def given_settings(context: click.Context) -> dict[str, Any]:
 
 
 def chosen_settings(context: click.Context) -> RunConfig:
-    """Return the given settings over the defaults."""
+    """Return the default settings, overridden by those given."""
     return as_named(RunConfig, given_settings(context), flags_of(RunConfig))
 
 
 def run_settings(context: click.Context, file: Path | None) -> RunConfig:
-    """Return the settings of a run: the given ones over the TOML file's over the defaults."""
+    """Return the settings of a run: those given override the TOML file's, which override the defaults."""
     return resolve_config(given_settings(context), file)

@@ -6,7 +6,7 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    # Imports create several 100,000 permanent objects; by default, every 700 new ones start a garbage collection.
+    # Imports create several 100,000 permanent objects; by default, garbage collection starts after every 700 new ones.
     gc.set_threshold(50_000)
     try:
         from .main import main as command_line

@@ -78,7 +78,7 @@ def refuse_unfit(client: Client, name: str, out: Path) -> None:
         raise InputError(
             f"{name}: the client is asynchronous; pass one that was made without asynchronous=True"
         )
-    # Ending a model that hangs would end this program.
+    # With workers in this process, ending a model that hangs would end this program.
     if _process() in cast(dict[str, Any], client.run(_process)).values():
         raise InputError(
             f"{name}: its workers are threads of this process; make the cluster with processes=True"
@@ -91,7 +91,7 @@ def refuse_unfit(client: Client, name: str, out: Path) -> None:
         log.warning(
             f"{name}: workers have up to {threads} threads, and a run uses one of each; start them with one"
         )
-    # A plan makes no OUT.
+    # OUT may not exist yet: planning does not create it.
     existing = next(folder for folder in (out, *out.parents) if folder.is_dir())
     for worker, sees in client.run(os.path.isdir, str(existing)).items():
         if not sees:
@@ -105,7 +105,7 @@ def _process() -> tuple[str, int]:
 
 
 def differing_versions(versions: Mapping[str, Any]) -> Iterator[str]:
-    """Compare Python and Dask of client, scheduler and workers, as ``Client.get_versions`` returns them."""
+    """Yield the differences of Python and Dask between client, scheduler and workers, by ``Client.get_versions``."""
     here = versions["client"]["packages"]
     others = {"the scheduler": versions["scheduler"]}
     for worker, theirs in versions["workers"].items():
@@ -118,7 +118,7 @@ def differing_versions(versions: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _comparable(name: str, version: str | None) -> Any:
-    """Leave out the last part of Python's version."""
+    """Return the part of a version that must match: of Python's, major and minor version."""
     return version.split(".")[:2] if name == "python" and version else version
 
 

@@ -45,7 +45,7 @@ SCHEDULING = {
 
 START_TRIES = 3
 
-# What Dask's nannies set for their workers; the server that workers fork from starts before a nanny does.
+# Dask's nannies set this for their workers, but the server that workers fork from starts before any nanny.
 HASH_SEED = {"PYTHONHASHSEED": "6640"}
 
 
@@ -56,8 +56,8 @@ class LostWorkersComeBack:
     """
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        """Called by Dask when workers arrive or one leaves."""
-        with suppress(KeyError):  # left already
+        """Update the workers when some arrive or one leaves; Dask calls this."""
+        with suppress(KeyError):  # the worker left already
             Cluster._update_worker_status(cast(Cluster, self), op, msg)
 
 
@@ -67,9 +67,9 @@ class WorkersHere(LostWorkersComeBack, SpecCluster):
 
 @contextmanager
 def local_cluster(settings: ComputeSettings, modules: tuple[str, ...] = MODELS) -> Iterator[Client]:
-    """One worker per core (fewer when memory is short), sharing the cores among them for BLAS and torch.
+    """Start one worker per core (fewer when memory is short); they share the cores for BLAS and torch.
 
-    They see no GPU, because several processes would use one at the same time.
+    Workers see no GPU, because several processes would use it at the same time.
     """
     workers = settings.workers or default_workers(usable_cores())
     if visible_gpus():
@@ -81,7 +81,7 @@ def local_cluster(settings: ComputeSettings, modules: tuple[str, ...] = MODELS) 
 
 @contextmanager
 def cuda_cluster(settings: ComputeSettings, modules: tuple[str, ...] = MODELS) -> Iterator[Client]:
-    """``per_gpu`` workers for each visible GPU, or for the first ``workers`` of them; each sees one GPU.
+    """Start ``per_gpu`` workers for each visible GPU, or for the first ``workers`` GPUs; each worker sees one GPU.
 
     Raises
     ------
@@ -110,9 +110,9 @@ def processes_here(
     Parameters
     ----------
     gpu_of
-        What ``CUDA_VISIBLE_DEVICES`` is for each worker, by its name.
+        The value of ``CUDA_VISIBLE_DEVICES`` for each worker, by the worker's name.
     modules
-        What workers import before they start.
+        The modules that workers import before they start.
     """
     security = Security.temporary()
     common = {"protocol": "tls://", "host": "127.0.0.1", "security": security}
@@ -131,7 +131,7 @@ def processes_here(
     def start() -> WorkersHere:
         return WorkersHere(
             workers={name: worker(gpu) for name, gpu in gpu_of.items()},
-            worker=worker(""),  # of those that `adapt` or `scale` would add
+            worker=worker(""),  # for workers that `adapt` or `scale` would add
             scheduler=scheduler,
             security=security,
             silence_logs="critical",
@@ -146,7 +146,7 @@ def processes_here(
 
 
 def _started(start: Callable[[], WorkersHere]) -> WorkersHere:
-    """Start a cluster; again, if a worker or the server that it forks from was killed meanwhile."""
+    """Start a cluster; retry if a worker or its fork server was killed while starting."""
     for _ in range(START_TRIES):
         try:
             return start()
@@ -160,7 +160,7 @@ def _started(start: Callable[[], WorkersHere]) -> WorkersHere:
 def on_this_machine(
     settings: ComputeSettings, workers: int, modules: tuple[str, ...]
 ) -> Iterator[None]:
-    """Configure Dask for ``workers`` processes here, which need ``modules``.
+    """Configure Dask for ``workers`` processes on this machine that import ``modules``.
 
     Besides `SCHEDULING`, this sets how processes start, and the number of BLAS threads before a process loads BLAS.
     Dask leaves these variables in this process's environment, where the next cluster would find them.
@@ -178,7 +178,7 @@ def on_this_machine(
 
 
 def _refuse_full_shared_memory() -> None:
-    """Raise InputError where no semaphore can be made, since Dask hides that error of its processes."""
+    """Raise InputError if no semaphore can be created: Dask hides this error when its processes raise it."""
     try:
         multiprocessing.Lock()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory and GPUs; and how child processes are started."""
+"""This machine's cores, memory and GPUs, and the numbers of workers and threads that fit them."""
 
 import os
 import subprocess
@@ -20,12 +20,12 @@ def usable_cores() -> int:
 
 
 def default_workers(cores: int) -> int:
-    """Return one worker per core, fewer when memory is short."""
+    """Return the default number of workers: one per core, fewer when memory is short."""
     return max(1, min(cores, int(psutil.virtual_memory().available / WORKER_MEMORY)))
 
 
 def blas_threads(workers: int) -> dict[str, str]:
-    """Return the variables that share the cores among workers; on one core, Dask's default, eigenvalues are slow.
+    """Return the variables that divide the cores among workers; with one thread, Dask's default, eigenvalues are slow.
 
     The user's own variables take precedence; OMP_NUM_THREADS applies to the others too, as it does in MKL.
     """

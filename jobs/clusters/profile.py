@@ -59,7 +59,7 @@ class _Section(BaseModel):
 
 
 class DriverJob(_Section):
-    """What ``dsmi-zoo submit slurm`` requests for the driver, which computes nothing itself."""
+    """The resources that ``dsmi-zoo submit slurm`` requests for the driver, which computes nothing itself."""
 
     partition: str | None = None
     cpus: int = Field(default=1, ge=1, le=MAX_COUNT)
@@ -77,7 +77,7 @@ class Credentials(_Section):
 
 
 class Profile(_Section):
-    """What one job of workers requests, and what the site needs.
+    """The resources that one job of workers requests, and the settings of the site.
 
     ``per_gpu`` processes use each of its ``gpus``; ``workers`` is the number of such jobs. ``interface`` is the network
     interface by which the nodes reach each other, by default the one that leads from the driver to them; ``prologue``
@@ -108,7 +108,7 @@ class Profile(_Section):
         return [*([f"--gres={gres}"] if gres else []), *self.directives]
 
     def processes(self, per_gpu: int | None = None) -> int:
-        """Return the worker processes of a job: ``per_gpu``, or else the profile's, for each GPU; 1 without GPUs."""
+        """Return a job's worker processes: ``per_gpu``, by default the profile's, for each GPU; 1 without GPUs."""
         if not self.gpus:
             return 1
         cpus_of_a_gpu = max(1, self.cpus // self.gpus)

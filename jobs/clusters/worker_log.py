@@ -1,4 +1,4 @@
-"""What the command shows of the logs of Dask and of its workers."""
+"""The messages from the logs of Dask and its workers that the command shows."""
 
 import logging
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def without_routine_messages() -> Iterator[None]:
 
 
 class _Details(WorkerPlugin):
-    """Makes each worker, including those that start later, log at level DEBUG."""
+    """A plugin that makes each worker, including those that start later, log at level DEBUG."""
 
     def setup(self, worker: Any) -> None:
         self._before = logging.getLogger(OURS).level
@@ -52,7 +52,7 @@ class _Details(WorkerPlugin):
 
 @contextmanager
 def forwarded_log(client: Client) -> Iterator[None]:
-    """Handle the workers' log in this process: warnings, and details if this process logs them."""
+    """Forward the workers' log to this process: warnings, and details if this process logs them."""
     has_details = log.isEnabledFor(logging.DEBUG)
     if has_details:
         client.register_plugin(_Details(), name=DETAILS)

@@ -1,4 +1,4 @@
-"""``dsmi-zoo doctor``: what this machine, its GPUs and its Slurm have for a run, and what is missing.
+"""``dsmi-zoo doctor``: check whether this machine, its GPUs and its Slurm have what a run needs.
 
 May import `jobs.clusters` and `pipeline.weights`.
 """

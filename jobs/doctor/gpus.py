@@ -21,7 +21,7 @@ from dsmi_zoo._util.text import size_in_words
 
 from .report import Finding, note, ok, problem
 
-# Importing torch from a cold parallel file system is slow, and the job on a node has two minutes for everything.
+# Importing torch from a cold parallel file system is slow, and the job on a node has two minutes in all.
 TORCH_ANSWERS_WITHIN_S = 60.0
 
 
@@ -116,7 +116,7 @@ def _no_gpu(
     *,
     wants_gpu: bool,
 ) -> Finding:
-    """Say why torch sees no GPU, by the most likely reason."""
+    """Return a finding with the most likely reason why torch sees no GPU."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     problem_if_wanted = problem if wants_gpu else note
     if driver is not None and driver.gpus:
@@ -156,10 +156,10 @@ def _no_gpu(
 
 
 def torch_facts() -> dict[str, Any]:
-    """Return torch's version and builds, each device, and what fails.
+    """Return torch's version and build, its devices, and what fails.
 
     ``cuda`` is the CUDA version of the build, None for a CPU build; ``reason`` says why no device is available;
-    ``unimportable`` holds the libraries that cannot be imported beside it.
+    ``unimportable`` holds the error of each library that cannot be imported with this torch.
     """
     import torch
 

@@ -56,13 +56,13 @@ class SlurmJobs(LostWorkersComeBack, SLURMCluster):
         await super()._close()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        """Called by Dask when workers arrive or one leaves."""
+        """Note the names of workers that arrive; Dask calls this when workers arrive or one leaves."""
         if op == "add":
             self._connected |= {worker["name"] for worker in msg["workers"].values()}
         super()._update_worker_status(op, msg)
 
     async def _replace_ended_jobs(self) -> None:
-        """Forget ended jobs, so that Dask submits others; more and more rarely if they end without workers."""
+        """Forget ended jobs, so that Dask submits new ones; look ever more rarely while jobs end without workers."""
         failures = 0
         while True:
             await asyncio.sleep(min(LOOK_EVERY_S * 2**failures, LOOK_AT_LEAST_EVERY_S))
@@ -149,7 +149,7 @@ def slurm_cluster(settings: ComputeSettings, out: Path) -> Iterator[Client]:
             silence_logs="critical",
         ) as cluster,
     ):
-        # The cluster would submit refused ones for ever.
+        # Test the request first: the cluster would submit refused jobs for ever.
         slurm_command(["sbatch", "--test-only"], cluster.job_script())
         cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         log.info(

@@ -20,7 +20,7 @@ from ..profile import DriverJob, Profile, walltime_seconds
 from .preload import RETIRES_AT
 
 HINT = "set this site's partition, account and limits in a --profile"
-# At most this early, and at most a sixth of the job: most models finish in that time
+# Workers retire this long before the job ends, at most a sixth of its walltime: most models finish in that time.
 RETIRE_BEFORE_END_S = 600
 MIN_TO_RETIRE_S = 600  # in a shorter job, retiring early saves nothing
 NODES_ASKED = 16  # looking up an unknown name may take seconds
@@ -62,7 +62,7 @@ def batch_script(name: str, requests: Iterable[str], log: Path, lines: Iterable[
     Parameters
     ----------
     log
-        The file it writes to. Slurm expands ``%j`` and the like in the file's name; in its folder they are literal.
+        The job's output file. Slurm expands ``%j`` and the like in the file's name; in its folder they are literal.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def error_message(errors: str) -> str:
 
 
 def prologue(profile: Profile, processes: int) -> list[str]:
-    """Return shell lines before the worker processes start: the site's own, and Dask's and our settings."""
+    """Return the shell lines to run before the worker processes start: the site's own, Dask's and our settings."""
     threads = max(1, profile.cpus // processes)
     lines = [
         *profile.prologue,
