@@ -22,7 +22,7 @@ from numpy.lib.format import open_memmap
 
 from dsmi_zoo._util import files
 from dsmi_zoo._util.files import (
-    damage,
+    damage_problem,
     file_sha256,
     flush_folder,
     move_checksummed,
@@ -104,8 +104,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = random_view(Path(folder), given.images)
         read = seconds(lambda: file_sha256(path), given.rounds)
-        damage(path)
-        again = seconds(lambda: damage(path), 100)
+        damage_problem(path)
+        again = seconds(lambda: damage_problem(path), 100)
         size = path.stat().st_size
         print(f"{name}; {given.images} images of {SIDE} x {SIDE}: {size / 1e6:.0f} MB")
         print(f"hash of the view, once a process: {read:.2f} s, {size / read / 1e9:.2f} GB/s")

@@ -28,7 +28,7 @@ from dsmi_zoo.reports.statistics.correlation import (
     partial_correlation,
     resampled_partial,
 )
-from dsmi_zoo.reports.statistics.prediction import TAKEN, leave_one_family_out, regret
+from dsmi_zoo.reports.statistics.prediction import TOP_K, leave_one_family_out, regret
 from dsmi_zoo.reports.statistics.regression import clustered_errors
 from dsmi_zoo.reports.statistics.sample import effective_number
 from dsmi_zoo.reports.statistics.standing import difference, simultaneous_reach, strength
@@ -290,11 +290,11 @@ def choice() -> None:
             lines = [leave_one_family_out(x, y, family, bootstraps) for x, y in drawn]
             lost = [regret(x, y, families=family, bootstraps=bootstraps) for x, y in drawn]
             cells = [held([one.r2 for one in lines], [one.r2_ci for one in lines])]
-            for k in TAKEN:
+            for k in TOP_K:
                 values = [one.lost[k] for one in lost if one.lost]
                 cells.append(held(values, [one.lost_ci[k] for one in lost if one.lost_ci]))
             rows.append([name, f"{rho:g}", *cells])
-    heads = ["zoo", "rho", "R2 left out (%)", *(f"regret of {k} (%)" for k in TAKEN)]
+    heads = ["zoo", "rho", "R2 left out (%)", *(f"regret of {k} (%)" for k in TOP_K)]
     table(heads, rows)
 
 

@@ -10,7 +10,7 @@ and for each order the best accuracy among the models that fit, as points below 
 import numpy as np
 
 from dsmi_zoo.data_catalog.models.registry import load_models
-from dsmi_zoo.pipeline.plan.order import by_promise
+from dsmi_zoo.pipeline.plan.order import search_order
 
 TARGETS = ("sketch_top1", "r_top1", "a_top1")
 SHARES = (0.002, 0.01, 0.05, 0.2)
@@ -23,7 +23,7 @@ def main() -> None:
     orders = {
         "cheapest first": np.argsort(costs, kind="stable"),
         "most promising first": np.array(
-            by_promise(list(costs), [entry.top1 for entry in entries])
+            search_order(list(costs), [entry.top1 for entry in entries])
         ),
     }
     print(f"| time | target | {' | '.join(orders)} |")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.config.compute import MODELS, OF_THIS_MACHINE, ComputeSettings
+from dsmi_zoo.pipeline.config.compute import LOCAL_CLUSTERS, MODELS, ComputeSettings
 
 from .clusters.machine import default_workers, usable_cores, visible_gpus
 
@@ -57,7 +57,7 @@ def open_workers(
             refuse_unfit(given, "client", out)
             client = given
         else:
-            if settings.cluster in OF_THIS_MACHINE:
+            if settings.cluster in LOCAL_CLUSTERS:
                 empty_for_s = settings.workers_within or EMPTY_FOR_S
             stack.enter_context(without_connection_messages())
             client = stack.enter_context(_cluster(settings, out, models, modules))

@@ -85,7 +85,7 @@ class Account(_Frozen):
         return f"{line}: {parts}" if parts else line
 
 
-WHOLE = Account()
+NOTHING_LEFT_OUT = Account()
 """The account of a data set that is used in full and has no ambiguous input."""
 
 
@@ -135,7 +135,7 @@ class ImageArray:
     labels: np.ndarray
     pixels: np.ndarray
     classes: tuple[str, ...] = tuple("0123456789")
-    account: Account = WHOLE
+    account: Account = NOTHING_LEFT_OUT
 
     @property
     def class_names(self) -> dict[int, str]:

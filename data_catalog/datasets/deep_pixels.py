@@ -114,7 +114,9 @@ class DeepPixels:
         if is_ambiguous(greatest, self.is_float):
             reach = f"it reaches only {greatest:,.0f} of {self.white:,}"
             values = f"it has values up to {greatest:,.6g}" if self.is_float else reach
-            raise UnknownWhite(f"{values}: {question(greatest, self.white, self.is_float)}")
+            raise UnknownWhite(
+                f"{values}: {white_level_request(greatest, self.white, self.is_float)}"
+            )
         return self.white
 
     def as_rgb(self, white: float | None) -> Image.Image:
@@ -146,7 +148,7 @@ def is_ambiguous(greatest: float, is_float: bool) -> bool:
     return greatest > 1 if is_float else 0 < greatest <= SURELY_16
 
 
-def question(greatest: float, white: int, is_float: bool) -> str:
+def white_level_request(greatest: float, white: int, is_float: bool) -> str:
     """Return the request to state the level of white, with the levels that fit such values best."""
     levels = [next((level for level in LIKELY_LEVELS if level >= greatest), WHITE_16)]
     other = (1 if greatest <= LIKELY_LEVELS[0] else WHITE_16) if is_float else white

@@ -20,7 +20,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import file_sha256
 from dsmi_zoo._util.text import is_printable, printable, shown
 
-from .base import WHOLE, Account
+from .base import NOTHING_LEFT_OUT, Account
 from .decoding import FORMATS, read_image
 from .deep_pixels import UnknownWhite
 
@@ -61,7 +61,7 @@ class Listing:
     names: tuple[str, ...]
     labels: np.ndarray
     class_names: list[str]
-    account: Account = WHOLE
+    account: Account = NOTHING_LEFT_OUT
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.names, self.labels, self.class_names))
@@ -81,7 +81,7 @@ class ImageFiles:
     labels: np.ndarray
     class_names: dict[int, str]
     classifier_width: int | None = None
-    account: Account = WHOLE
+    account: Account = NOTHING_LEFT_OUT
     white: float | None = None
     _hashes: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -306,7 +306,7 @@ def leads_upwards(path: str | Path, *folders: str) -> bool:
     return any(f"{folder}/".startswith(f"{target}/") for folder in folders)
 
 
-def reason_of(name: str) -> str:
+def exclusion_reason(name: str) -> str:
     """Return why a file of this name is not an image, or ""."""
     if name.startswith(".") or name.lower() in SYSTEM_FILES:
         return HIDDEN
@@ -395,7 +395,9 @@ def _entries(
         elif entry.is_symlink():
             links.append((here, entry.name))
         else:
-            reason = reason_of(entry.name) if entry.is_file(follow_symlinks=False) else SPECIAL
+            reason = (
+                exclusion_reason(entry.name) if entry.is_file(follow_symlinks=False) else SPECIAL
+            )
             files.append(FoundFile(name, place, reason))
     return files, folders, links
 
@@ -423,7 +425,7 @@ def _followed(here: _Folder, entry: str, top: str) -> FoundFile | _Folder:
         if leads_upwards(place, here.place, top):
             return FoundFile(name, place, LOOPS)
         return _Folder(f"{here.path}/{entry}", name, os.path.realpath(place))
-    return FoundFile(name, place, reason_of(entry) if stat.S_ISREG(mode) else SPECIAL)
+    return FoundFile(name, place, exclusion_reason(entry) if stat.S_ISREG(mode) else SPECIAL)
 
 
 def account_of(files: Iterable[FoundFile]) -> Account:
@@ -436,7 +438,7 @@ def account_of(files: Iterable[FoundFile]) -> Account:
     others = sorted(set(by_reason) - {*ours, OTHER_SUFFIXES}, key=lambda r: (-len(by_reason[r]), r))
     for reason in others[MAX_SUFFIXES:]:
         by_reason[OTHER_SUFFIXES] += by_reason.pop(reason)
-    account = WHOLE
+    account = NOTHING_LEFT_OUT
     for reason in (*others[:MAX_SUFFIXES], OTHER_SUFFIXES, *ours):
         account = account.leaving_out(reason, by_reason[reason])
     return account

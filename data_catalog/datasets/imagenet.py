@@ -12,7 +12,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import printable, shown
 
-from .base import WHOLE, Account
+from .base import NOTHING_LEFT_OUT, Account
 from .folders import ImageFiles, images_by_folder, refuse_odd_name, subfolders, suffixes
 
 # fastai's ten easier and ten harder classes; the paper takes 50 validation images of each.
@@ -141,5 +141,5 @@ def _kaggle(root: Path) -> tuple[tuple[str, ...], np.ndarray, Account]:
     if not names:
         raise InputError(f"{folder}: holds none of the images that {KAGGLE_TABLE} names")
     unlisted = sorted(printable(path.relative_to(root).as_posix()) for path in files.values())
-    account = WHOLE.leaving_out(f"not in {KAGGLE_TABLE}", unlisted)
+    account = NOTHING_LEFT_OUT.leaving_out(f"not in {KAGGLE_TABLE}", unlisted)
     return tuple(names), np.array(labels, dtype=np.int64), account

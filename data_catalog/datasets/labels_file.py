@@ -16,7 +16,7 @@ from dsmi_zoo._util.tables import read_table
 from dsmi_zoo._util.text import counted, natural_order, shortened, shown
 
 from .base import Account
-from .folders import Listing, account_of_rest, files_below, reason_of, with_alike_names
+from .folders import Listing, account_of_rest, exclusion_reason, files_below, with_alike_names
 
 COLUMNS = {
     "image": ("file", "filename", "file_name", "filepath", "path", "image_path", "img", "images", "image_id", "id"),
@@ -134,7 +134,7 @@ def _column(name: str, header: Sequence[str], table: Path) -> str:
     alike = [column for column in header if column.lower() in COLUMNS[name]]
     if len(alike) == 1:
         raise InputError(f"{needed}: rename {shown(alike[0])} to {name}")
-    if any(PurePath(column).suffix and not reason_of(column) for column in header):
+    if any(PurePath(column).suffix and not exclusion_reason(column) for column in header):
         raise InputError(f"{needed}: put the line image,label first")
     if len(header) == 1 and set(header[0].lower().split()) > {"image"}:
         raise InputError(f"{needed}: separate its cells with commas")

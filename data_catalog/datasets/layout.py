@@ -9,7 +9,7 @@ from pathlib import Path
 from dsmi_zoo._util.text import counted, printable, shortened
 
 from .base import Account
-from .folders import is_ignored_folder, reason_of, subfolders
+from .folders import exclusion_reason, is_ignored_folder, subfolders
 
 SPLITS = {
     "validation": r"val|valid|validation|dev|eval|evaluation",
@@ -87,7 +87,7 @@ def with_nested_folders(account: Account, names: Iterable[str]) -> Account:
     )
 
 
-def with_named_after_others(account: Account, names: Sequence[str]) -> Account:
+def with_masks_and_copies(account: Account, names: Sequence[str]) -> Account:
     """Return the account with a reading for images named as the mask or an edited copy of another one."""
     stems = {name.rpartition(".")[0] for name in names}
     found = []
@@ -106,7 +106,7 @@ def with_named_after_others(account: Account, names: Sequence[str]) -> Account:
 
 def holds_images(folder: Path) -> bool:
     """Return whether there is an image file at any depth."""
-    return any(not reason_of(name) for *_, names in os.walk(folder) for name in names)
+    return any(not exclusion_reason(name) for *_, names in os.walk(folder) for name in names)
 
 
 def _folders_of_images(folder: Path) -> frozenset[str]:

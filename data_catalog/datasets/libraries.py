@@ -16,7 +16,7 @@ from PIL import Image
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import shortened
 
-from .base import WHOLE, Account, Part, split_numbers
+from .base import NOTHING_LEFT_OUT, Account, Part, split_numbers
 from .deep_pixels import is_deep
 
 SPLIT_OF_SEED_0 = Path(__file__).parents[1] / "tables" / "digits-split.txt"
@@ -223,7 +223,7 @@ class TimmImages:
     places: np.ndarray
     labels: np.ndarray
     classifier_width: int | None = None
-    account: Account = WHOLE
+    account: Account = NOTHING_LEFT_OUT
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dsmi_zoo._util.errors import InputError
 
-from .base import WHOLE, Account, LabelledImages
+from .base import NOTHING_LEFT_OUT, Account, LabelledImages
 from .class_order import NO_ORDER, ClassOrders
 from .sampling import Sample
 
@@ -40,7 +40,7 @@ class Subset:
     repeats: int
     seed: int
     digest: str
-    account: Account = WHOLE
+    account: Account = NOTHING_LEFT_OUT
     orders: ClassOrders = NO_ORDER
 
     @property

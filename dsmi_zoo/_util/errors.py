@@ -12,7 +12,7 @@ class InputError(ValueError):
         return one_line(super().__str__())
 
 
-def named(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Return a library's error in one line: its type, then at most 300 characters of its message."""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message[:300]}"

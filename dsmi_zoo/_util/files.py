@@ -181,7 +181,7 @@ def move_checksummed(temporary: Path, path: Path) -> None:
     move(temporary, path)
 
 
-def damage(path: Path, *, needs_note: bool = True) -> str:
+def damage_problem(path: Path, *, needs_note: bool = True) -> str:
     """Compare a file with its checksum; return what differs, or "".
 
     The size is compared every time, the content as in `hash_problem`. ``needs_note=False`` trusts files without a
@@ -213,10 +213,10 @@ def make_unless_intact(path: Path, what: str, remedy: str, make: Callable[[], No
     make
         Writes the file and its checksum.
     """
-    if not damage(path):
+    if not damage_problem(path):
         return
     with exclusive(path.with_suffix(".lock")):
-        problem = damage(path)
+        problem = damage_problem(path)
         if not problem:
             return
         if path.exists():

@@ -52,7 +52,7 @@ class _Seen:
     start: str = ""
 
 
-class Held(Exception):
+class LockHeldError(Exception):
     """Raised for a lock that another process holds; names the process and its last beat."""
 
     def __init__(self, seen: _Seen, beat_s: float) -> None:
@@ -155,12 +155,12 @@ def exclusive(
         yield claim
 
 
-def claimed(lock: Path) -> AbstractContextManager[Claim]:
+def acquired(lock: Path) -> AbstractContextManager[Claim]:
     """Hold the lock ``lock`` as `exclusive` does, but raise Held while another process holds it."""
     return exclusive(lock, wait=False, poll_s=0.01)
 
 
-def holder(lock: Path, stale_after_s: float = STALE_AFTER_S) -> Held | None:
+def holder(lock: Path, stale_after_s: float = STALE_AFTER_S) -> LockHeldError | None:
     """Return a lock's holder; None if the lock is free, or its owner is dead or, elsewhere, silent for too long.
 
     The current time comes from the lock's file system, because two machines' clocks may differ.
@@ -222,14 +222,14 @@ def _look(lock: Path) -> _Seen | None:
     return _Seen(file, touched_ns)
 
 
-def _held(lock: Path, seen: _Seen, stale_after_s: float) -> Held | None:
+def _held(lock: Path, seen: _Seen, stale_after_s: float) -> LockHeldError | None:
     """Return the holder of the lock that was seen, or None if it is no longer held."""
     if _is_dead(seen):
         return None
     silent_s = _file_system_time(lock.parent) - seen.touched_ns / 1e9
     # A living process of this machine holds its lock, even if the clock was set meanwhile.
     if seen.machine == _machine() or abs(silent_s) < stale_after_s:
-        return Held(seen, max(silent_s, 0.0))
+        return LockHeldError(seen, max(silent_s, 0.0))
     return None
 
 

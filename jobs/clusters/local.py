@@ -61,7 +61,7 @@ class LostWorkersComeBack:
             Cluster._update_worker_status(cast(Cluster, self), op, msg)
 
 
-class WorkersHere(LostWorkersComeBack, SpecCluster):
+class LocalCluster(LostWorkersComeBack, SpecCluster):
     """Worker processes on this machine."""
 
 
@@ -75,7 +75,7 @@ def local_cluster(settings: ComputeSettings, modules: tuple[str, ...] = MODELS) 
     if visible_gpus():
         log.info("GPUs are not used: --cluster auto or cuda would")
     names = [f"cpu-{number}" for number in range(workers)]
-    with processes_here(settings, dict.fromkeys(names, ""), modules) as client:
+    with local_processes(settings, dict.fromkeys(names, ""), modules) as client:
         yield client
 
 
@@ -97,12 +97,12 @@ def cuda_cluster(settings: ComputeSettings, modules: tuple[str, ...] = MODELS) -
         for process in range(per_gpu)
         for number, gpu in enumerate(gpus)
     }
-    with processes_here(settings, gpu_of, modules) as client:
+    with local_processes(settings, gpu_of, modules) as client:
         yield client
 
 
 @contextmanager
-def processes_here(
+def local_processes(
     settings: ComputeSettings, gpu_of: Mapping[str, str], modules: tuple[str, ...]
 ) -> Iterator[Client]:
     """Start a scheduler and workers on this machine, one thread each, that accept no client without credentials.
@@ -128,8 +128,8 @@ def processes_here(
 
     scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
 
-    def start() -> WorkersHere:
-        return WorkersHere(
+    def start() -> LocalCluster:
+        return LocalCluster(
             workers={name: worker(gpu) for name, gpu in gpu_of.items()},
             worker=worker(""),  # for workers that `adapt` or `scale` would add
             scheduler=scheduler,
@@ -145,7 +145,7 @@ def processes_here(
             yield client
 
 
-def _started(start: Callable[[], WorkersHere]) -> WorkersHere:
+def _started(start: Callable[[], LocalCluster]) -> LocalCluster:
     """Start a cluster; retry if a worker or its fork server was killed while starting."""
     for _ in range(START_TRIES):
         try:

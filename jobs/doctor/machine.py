@@ -137,7 +137,7 @@ def writable_findings(what: str, folder: Path) -> list[Finding]:
     option = f"--{what.lower()}"
     try:
         with (
-            existing(folder) as was_there,
+            created_if_missing(folder) as was_there,
             tempfile.TemporaryDirectory(prefix=TRIAL, dir=folder) as trial,
         ):
             file = Path(trial) / "file"
@@ -191,7 +191,7 @@ def data_finding(folder: Path) -> Finding:
 
 
 @contextmanager
-def existing(folder: Path) -> Iterator[bool]:
+def created_if_missing(folder: Path) -> Iterator[bool]:
     """Yield whether a folder exists; create it and its parents if not, and remove what was created at the end."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)

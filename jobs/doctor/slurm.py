@@ -41,7 +41,7 @@ from ..progress import SILENT, Display, duration
 from .machine import (
     TRIAL,
     check_machine,
-    existing,
+    created_if_missing,
     refuses_second_creation,
     version_findings,
     versions,
@@ -87,7 +87,7 @@ def check_by_job(
             if folders.out is not None:
                 marks = {"OUT": stack.enter_context(_marked(folders.out, token)), **marks}
             folder = next(iter(marks.values())).parent
-            port = stack.enter_context(answering(host, token))
+            port = stack.enter_context(listening_port(host, token))
             request = Request(
                 host=socket.gethostname(),
                 token=token,
@@ -109,7 +109,7 @@ def check_by_job(
 def _marked(folder: Path, token: str) -> Iterator[Path]:
     """Write ``token`` into a file in a temporary folder below ``folder``."""
     with (
-        existing(folder),
+        created_if_missing(folder),
         tempfile.TemporaryDirectory(prefix=TRIAL, dir=folder, ignore_cleanup_errors=True) as trial,
     ):
         mark = Path(trial) / "mark"
@@ -308,7 +308,7 @@ def assigned_gpu_findings(wanted: int) -> list[Finding]:
 
 
 @contextmanager
-def answering(host: str, token: str) -> Iterator[int]:
+def listening_port(host: str, token: str) -> Iterator[int]:
     """Listen on a port of the address ``host``, and yield the port.
 
     A caller sends the token and a port of its machine; the answer says whether that port can be reached from here.
@@ -344,7 +344,7 @@ def _reach(address: tuple[str, int]) -> str:
 
 
 def try_route(own: str, address: tuple[str, int], token: str) -> tuple[str, str]:
-    """Connect from the address ``own`` to the machine that is `answering` at ``address``.
+    """Connect from the address ``own`` to the machine that is `listening_port` at ``address``.
 
     Returns
     -------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import flush_folder, link_or_copy, make_folder, move, write_text
-from dsmi_zoo._util.locks import Claim, Held, claimed
+from dsmi_zoo._util.locks import Claim, LockHeldError, acquired
 from dsmi_zoo._util.paths import is_file, repository_problem
 from dsmi_zoo._util.text import counted, shortened
 from dsmi_zoo._util.versions import git_commit
@@ -105,9 +105,9 @@ def publish(
 def publishing(into: Path) -> Iterator[Claim]:
     """Hold the lock of a folder that is published to; raise InputError while another process holds it."""
     try:
-        with claimed(into / LOCK) as claim:
+        with acquired(into / LOCK) as claim:
             yield claim
-    except Held as held:
+    except LockHeldError as held:
         raise InputError(f"{into} is being published to by {held}; wait for it") from None
 
 
@@ -127,7 +127,7 @@ def _make_release(
     pending = into / NEXT
     shutil.rmtree(pending, ignore_errors=True)
     with display.status("Writing the rows"):
-        write_rows(pending / ROWS, rows_for_others(out, record, states))
+        write_rows(pending / ROWS, rows_without_local_paths(out, record, states))
         write_text(pending / RECORD, public_record(record))
         link_or_copy(out / "subset.parquet", pending / "subset.parquet")
         if with_embeddings:
@@ -195,7 +195,7 @@ def _refuse_other_content(into: Path) -> None:
         raise InputError(f"{into} holds something else than a release; choose an empty folder")
 
 
-def rows_for_others(
+def rows_without_local_paths(
     out: Path, record: RunRecord, states: Sequence[EntryState]
 ) -> list[dict[str, Any]]:
     """Return the rows, ok and failed, with names such as OUT for this machine's folders in their texts."""

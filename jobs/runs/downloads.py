@@ -10,7 +10,7 @@ from dsmi_zoo._util.settings import flags_of
 from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.csv_catalog import nearest_column, own_columns
-from dsmi_zoo.pipeline.config.compute import OF_THIS_MACHINE
+from dsmi_zoo.pipeline.config.compute import LOCAL_CLUSTERS
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.cost import BYTES_A_PARAMETER
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
@@ -150,7 +150,7 @@ def with_weights_here(config: RunConfig, jobs: Sequence[Job]) -> list[Job]:
     InputError
         When no job is left.
     """
-    if config.compute.cluster not in OF_THIS_MACHINE or config.random_weights or not is_offline():
+    if config.compute.cluster not in LOCAL_CLUSTERS or config.random_weights or not is_offline():
         return list(jobs)
     left = []
     for job in jobs:

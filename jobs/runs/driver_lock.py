@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.locks import STALE_AFTER_S, Claim, Held, claimed, exclusive, holder
+from dsmi_zoo._util.locks import STALE_AFTER_S, Claim, LockHeldError, acquired, exclusive, holder
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def drivers_folder(out: Path) -> Path:
     return out / "drivers"
 
 
-def drivers(out: Path) -> dict[str, Held]:
+def drivers(out: Path) -> dict[str, LockHeldError]:
     """Return the drivers that are at work on ``out``, by name."""
     holders = {}
     for lock in sorted(drivers_folder(out).glob("*.lock")):
@@ -56,7 +56,7 @@ def driver_lock(out: Path, share: str | None = None) -> Iterator[Callable[[], No
         while claim is None:
             try:
                 claim = _acquire(out, share, stack)
-            except Held as held:
+            except LockHeldError as held:
                 if time.monotonic() > deadline:
                     raise InputError(
                         f"{out} is being computed by {held}; wait for it, stop it, or choose another --out "
@@ -95,7 +95,7 @@ def _acquire(out: Path, share: str | None, stack: ExitStack) -> Claim:
         for other, held in drivers(out).items():
             if not re.fullmatch(siblings, other):
                 raise held
-        claim = stack.enter_context(claimed(drivers_folder(out) / f"{name}.lock"))
+        claim = stack.enter_context(acquired(drivers_folder(out) / f"{name}.lock"))
         if entrance.is_lost():
             raise InputError(
                 f"{out}: this process was stopped while it began, and another one began meanwhile; start it again"

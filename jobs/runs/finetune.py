@@ -13,7 +13,7 @@ from ..progress import SILENT, Display
 from .conclude import conclude
 from .driver_lock import driver_lock
 from .finalists import fine_tune_best
-from .run import elsewhere
+from .run import with_compute_changes
 from .state import entry_states, make_writable, refuse_remeasured
 
 
@@ -37,7 +37,7 @@ def finetune(out: Path, top: int, compute: Mapping[str, Any], display: Display =
     refuse_remeasured(out, record)
     if record.config.random_weights:
         raise InputError(f"{out} is a dry run with random weights, which chooses no model")
-    config = elsewhere(record.config, dict(compute) | {"finetune": top})
+    config = with_compute_changes(record.config, dict(compute) | {"finetune": top})
     config = config.model_copy(update={"out": out.absolute()})
     make_writable(config.folder)
     started = monotonic()

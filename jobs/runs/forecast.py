@@ -12,7 +12,7 @@ import psutil
 from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.subset import Subset
-from dsmi_zoo.pipeline.config.compute import MODELS, OF_THIS_MACHINE, ComputeSettings
+from dsmi_zoo.pipeline.config.compute import LOCAL_CLUSTERS, MODELS, ComputeSettings
 from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.plan.cost import (
     BUILD_S,
@@ -91,12 +91,12 @@ def forecast(config: RunConfig, display: Display = SILENT, *, retry_failed: bool
     """Print the plan of a run, or refuse it as the run itself would."""
     plan = plan_run(config, display, only_plan=True)
     record_of_same_run(plan)
-    for line in described(plan, display, retry_failed=retry_failed):
+    for line in plan_lines(plan, display, retry_failed=retry_failed):
         print_line(line)
     return 0
 
 
-def described(plan: Plan, display: Display = SILENT, *, retry_failed: bool = False) -> list[str]:
+def plan_lines(plan: Plan, display: Display = SILENT, *, retry_failed: bool = False) -> list[str]:
     """Return the plan as lines of text, with one line per cost of what the run would compute."""
     states, _ = states_of(plan)
     todo = [
@@ -233,7 +233,7 @@ def speed_of(fleet: Fleet, plan: Plan, display: Display, *, needs_resnet18: bool
     config = plan.config
     published = published_speed(fleet, config)
     to_time = [job for job in plan.jobs if needs_timing(job) and job.entry.builder is None]
-    is_here = config.compute.cluster in OF_THIS_MACHINE
+    is_here = config.compute.cluster in LOCAL_CLUSTERS
     if not is_here or not (to_time or needs_resnet18):
         return published
     known = None if needs_resnet18 else published.resnet18
@@ -265,7 +265,7 @@ def _in_all(plan: Plan, fleet: Fleet | None, speed: Speed, download: float) -> l
         return [
             f"in all      unknown: {plan.config.compute.cluster} is not asked how many workers it has"
         ]
-    expected = estimated(plan, fleet, download, speed)
+    expected = estimate_run(plan, fleet, download, speed)
     fetch = ""
     if download:
         fetch = f", {duration(expected.download)} of it to download {size_in_words(download)}"
@@ -323,13 +323,13 @@ def fleet_of(settings: ComputeSettings) -> Fleet | None:
             usable_cores(), gpus, psutil.virtual_memory().available
         )
         return Fleet(gpus * per_gpu, gpus, f"{counted(gpus, 'GPU')} ({gpu_name()})")
-    if settings.cluster in OF_THIS_MACHINE:
+    if settings.cluster in LOCAL_CLUSTERS:
         processes = settings.workers or default_workers(usable_cores())
         return Fleet(processes, 0, counted(usable_cores(), "core"))
     return None
 
 
-def estimated(plan: Plan, fleet: Fleet, download: float, speed: Speed | None = None) -> Forecast:
+def estimate_run(plan: Plan, fleet: Fleet, download: float, speed: Speed | None = None) -> Forecast:
     """Estimate how long the fleet would take for all of a plan's models, with ``download`` bytes of weights to fetch.
 
     Processes work in parallel; forward passes of those that share a GPU add up. The longest model is a lower bound.
@@ -363,7 +363,7 @@ def _job_costs(plan: Plan, speed: Speed) -> list[Cost]:
 def expected_costs(plan: Plan, jobs: Sequence[Job]) -> dict[str, float]:
     """Return the seconds that each job would take on a core, by slug; only their ratios matter."""
     samples = len(plan.subset.labels) * plan.subset.repeats
-    on_cpu = plan.config.compute.cluster in OF_THIS_MACHINE and not visible_gpus()
+    on_cpu = plan.config.compute.cluster in LOCAL_CLUSTERS and not visible_gpus()
     speed = Speed(RESNET18_A_CORE, on_cpu)
     costs = shared_by_layers(jobs, (_estimate(job, plan, speed) for job in jobs))
     return {job.slug: cost.seconds(samples) for job, cost in zip(jobs, costs, strict=True)}

@@ -74,7 +74,7 @@ def merge(folders: Sequence[Path], out: Path, display: Display = SILENT) -> int:
         runs = [*earlier, *sources]
         if earlier:
             refuse_incomparable(runs)
-        for line in remarks(sources, runs):
+        for line in merge_warnings(sources, runs):
             log.warning(line)
         chosen = best_rows(runs)
         base = runs[0].record
@@ -193,7 +193,7 @@ def _refuse_other_measures(runs: Sequence[Run]) -> None:
         )
 
 
-def remarks(sources: Sequence[Run], runs: Sequence[Run]) -> Iterator[str]:
+def merge_warnings(sources: Sequence[Run], runs: Sequence[Run]) -> Iterator[str]:
     """Yield lines on what is left out, and on differences between the runs that do not change their identity."""
     for run in sources:
         yield from (f"left out: {problem}" for problem in run.left_out)

@@ -31,7 +31,7 @@ from ..progress import SILENT, Display, follow
 from ..workers import open_workers
 from .conclude import conclude
 from .driver_lock import driver_lock
-from .run import elsewhere
+from .run import with_compute_changes
 from .state import (
     EntryState,
     by_state,
@@ -70,7 +70,7 @@ def remeasure(
         The exit code.
     """
     record = read_run(source)
-    before = elsewhere(record.config, compute)
+    before = with_compute_changes(record.config, compute)
     settings = from_command_line(MeasureSettings, before.measures.model_dump() | dict(changes))
     out = into or source.parent / f"{source.absolute().name}-{_named(before.measures, settings)}"
     out = out.absolute()
@@ -218,7 +218,7 @@ def add_own_scores(
         The exit code: 1 if a row has no value.
     """
     record = read_run(out)
-    config = elsewhere(record.config, compute).model_copy(update={"out": out.absolute()})
+    config = with_compute_changes(record.config, compute).model_copy(update={"out": out.absolute()})
     make_writable(out)
     with driver_lock(out) as confirm_lock:
         states, _ = entry_states(out, record.entries)

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from dsmi_zoo._util.files import damage
+from dsmi_zoo._util.files import damage_problem
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.data_catalog.models.registry import find_entries
@@ -72,11 +72,11 @@ def run(
     make_writable(config.folder)
     with driver_lock(config.folder, config.compute.share) as confirm_lock:
         open_out(plan)
-        todo = missing(_share_of(plan), retry_failed)
+        todo = jobs_to_compute(_share_of(plan), retry_failed)
         return _compute(plan, todo, display, confirm_lock, client)
 
 
-def elsewhere(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+def with_compute_changes(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """Return a run's settings with changed compute settings; it writes a report unless the changes forbid it."""
     stored = config.compute.model_dump() | {"write_report": True}
     compute = from_command_line(ComputeSettings, stored | dict(changes))
@@ -105,7 +105,7 @@ def rerun(
     """
     record = read_run(out)
     refuse_remeasured(out, record)
-    stored = elsewhere(record.config, compute)
+    stored = with_compute_changes(record.config, compute)
     config = stored.model_copy(update={"out": out.absolute(), "models": (), "filters": Filters()})
     with display.status("Reading catalogue and images"):
         plan = plan_of_all(config, record)
@@ -129,7 +129,7 @@ def rerun(
         return _compute(chosen, chosen.jobs, display, confirm_lock)
 
 
-def missing(plan: Plan, retry_failed: bool) -> list[Job]:
+def jobs_to_compute(plan: Plan, retry_failed: bool) -> list[Job]:
     """Return the jobs that are to be computed; update the catalogue's facts in the other rows."""
     out = plan.config.folder
     jobs = {job.slug: job for job in plan.jobs}
@@ -229,4 +229,4 @@ def _inputs_of_any_are_damaged(plan: Plan, jobs: Sequence[Job]) -> bool:
     if plan.config.protocol != "paper":
         return False
     sizes = {size for job in jobs if (size := job.entry.img_size) is not None}
-    return any(damage(clusters_path(out, size), needs_note=False) for size in sizes)
+    return any(damage_problem(clusters_path(out, size), needs_note=False) for size in sizes)

@@ -32,9 +32,9 @@ from dsmi_zoo.pipeline.plan.cost import (
     speed_here,
     wall_seconds,
 )
-from dsmi_zoo.pipeline.plan.order import by_promise
+from dsmi_zoo.pipeline.plan.order import search_order
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
-from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, LostRecord, Passed, SearchNote
+from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, LostRecord, SearchHistory, SearchStage
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 from dsmi_zoo.pipeline.weights.cache import remote_weights
 from dsmi_zoo.reports.statistics.paired import ERROR_RATE, may_be_best
@@ -55,7 +55,7 @@ from .forecast import (
     log_timed,
     speed_of,
 )
-from .run import missing
+from .run import jobs_to_compute
 from .state import (
     is_to_compute,
     make_writable,
@@ -191,7 +191,7 @@ def stages_and_order(plan: Plan, prices: Prices, seconds: float) -> tuple[list[S
     stages = stages_of(plan.subset, plan.config.metric)
     on_all_images = stages[-1].images
     costs = [prices.seconds([job], on_all_images) for job in plan.jobs]
-    order = by_promise(costs, [job.entry.top1 for job in plan.jobs])
+    order = search_order(costs, [job.entry.top1 for job in plan.jobs])
     jobs = [plan.jobs[i] for i in order]
     goes_on = (plan.config.folder / "stages").exists()
     left = _not_done(plan, stages[-1], jobs)
@@ -200,7 +200,7 @@ def stages_and_order(plan: Plan, prices: Prices, seconds: float) -> tuple[list[S
     return stages, jobs
 
 
-def announced(
+def search_plan_lines(
     plan: Plan, jobs: Sequence[Job], stages: Sequence[Stage], prices: Prices, seconds: float
 ) -> Iterator[str]:
     """Yield lines that describe what the search will do."""
@@ -325,7 +325,7 @@ def search(
 def _announce(plan: Plan, prices: Prices, seconds: float) -> tuple[list[Stage], list[Job]]:
     """Log what the search will do in ``seconds``; return its stages and the models, the most promising first."""
     stages, candidates = stages_and_order(plan, prices, seconds)
-    for line in announced(plan, candidates, stages, prices, seconds):
+    for line in search_plan_lines(plan, candidates, stages, prices, seconds):
         log.info(line)
     return stages, candidates
 
@@ -365,7 +365,7 @@ class Halving:
     stages: list[Stage]
     candidates: list[Job]
     end: float
-    note: SearchNote
+    note: SearchHistory
     is_first: bool = True
     compared: int = 0
     level: float = field(init=False)
@@ -421,7 +421,7 @@ class Halving:
         return bool(self.candidates)
 
     def _choose(
-        self, subset: Subset, sample: Sample, rows: pd.DataFrame, stage_record: Passed
+        self, subset: Subset, sample: Sample, rows: pd.DataFrame, stage_record: SearchStage
     ) -> None:
         """Choose the candidates of the next stage: those that are not clearly worse, as time allows."""
         self.prices = self.prices.corrected(rows, self.candidates)
@@ -478,7 +478,7 @@ def _refuse_unfit(plan: Plan) -> None:
             record_of_same_run(part_of_plan(plan, stage, ()))
 
 
-def _earlier_note(plan: Plan) -> SearchNote:
+def _earlier_note(plan: Plan) -> SearchHistory:
     """Return the note of an earlier search in this OUT, or a new one; add this budget, drop stages of other sizes."""
     config = plan.config
     assert config.compute.budget is not None
@@ -488,15 +488,15 @@ def _earlier_note(plan: Plan) -> SearchNote:
     except LostRecord:
         before = None
     if before is None:
-        return SearchNote(budget_s=config.compute.budget, metric=config.metric, error_rate=rate)
+        return SearchHistory(budget_s=config.compute.budget, metric=config.metric, error_rate=rate)
     ours = {stage.images for stage in stages_of(plan.subset, config.metric)}
     stages = [
-        Passed(images=stage.images, models=stage.models, seconds=stage.seconds)
+        SearchStage(images=stage.images, models=stage.models, seconds=stage.seconds)
         for stage in before.stages
         if stage.images in ours
     ]
     budget = before.budget_s + config.compute.budget
-    return SearchNote(budget_s=budget, stages=stages, metric=config.metric, error_rate=rate)
+    return SearchHistory(budget_s=budget, stages=stages, metric=config.metric, error_rate=rate)
 
 
 def part_of_plan(plan: Plan, stage: Stage, jobs: Sequence[Job]) -> Plan:
@@ -539,7 +539,7 @@ def measure_part(
     from dsmi_zoo.pipeline.engine.graph import run_entries
 
     open_out(part)
-    todo = missing(part, retry_failed)
+    todo = jobs_to_compute(part, retry_failed)
     if todo:
         follow(
             run_entries(workers, part, todo, until=end, confirm_lock=confirm_lock),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from dsmi_zoo._util.errors import InputError, named
+from dsmi_zoo._util.errors import InputError, error_line
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.filters import Filters, apply_filters
@@ -239,5 +239,5 @@ def _problem(entry: ModelEntry) -> tuple[str, float]:
         if width is not None and shape != (1, width):
             problem = f"the embedding of an image has shape {shape}, not (1, {width})"
     except Exception as error:
-        problem = named(error)
+        problem = error_line(error)
     return problem, perf_counter() - started

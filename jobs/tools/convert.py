@@ -37,9 +37,9 @@ BATCH = 8
 PROOF_IMAGES = 1000  # if there are more, evenly spaced ones are compared
 LEVEL = 0.05  # significance level of McNemar's test
 MAY_CHANGE = 0.01  # share of the predictions, at the border between two classes
-OF_EXPORT = 1e-3
+EXPORT_TOLERANCE = 1e-3
 """The largest allowed difference of an embedding's value between file and network, in units of its root mean square."""
-OF_RUN = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 0.2, "fp16": 2e-2}
+RUN_TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 0.2, "fp16": 2e-2}
 """The same between the file and the run's kept embedding, by the run's precision."""
 
 
@@ -243,9 +243,9 @@ def _differences(
     with torch.inference_mode():
         of_run = deployed.head(torch.from_numpy(kept.Z[rows])).numpy()
     truth = np.unique(kept.labels, return_inverse=True)[1][rows]
-    allowed = OF_RUN[plan.config.precision]
+    allowed = RUN_TOLERANCE[plan.config.precision]
     return (
-        difference(Z_of_file, Z_of_network, of_file, of_network, truth, OF_EXPORT),
+        difference(Z_of_file, Z_of_network, of_file, of_network, truth, EXPORT_TOLERANCE),
         difference(Z_of_file, kept.Z[rows], of_file, of_run, truth, allowed),
     )
 

@@ -95,7 +95,7 @@ def time_models(
         if row.not_compiled:
             log.warning(f"{entry}: not compiled: {row.not_compiled}")
             problems.append(str(entry))
-    for line in described(timed):
+    for line in table_lines(timed):
         print_line(line)
     _warn_of_disturbance(timed)
     if timed and (out / "report").is_dir():
@@ -184,7 +184,7 @@ def _warn_of_disturbance(timed: Sequence[TimedRow]) -> None:
 HEADS = ("model", "batch", "images/s", "median ms", "p95 ms", "memory", "others")
 
 
-def described(timed: Sequence[TimedRow]) -> list[str]:
+def table_lines(timed: Sequence[TimedRow]) -> list[str]:
     """Return the times as lines of a table."""
     lines = []
     for row in timed:

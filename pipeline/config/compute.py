@@ -22,7 +22,7 @@ MODELS = (
 )
 
 CLUSTERS = ("auto", "local", "cuda", "slurm")
-OF_THIS_MACHINE = ("auto", "local", "cuda")
+LOCAL_CLUSTERS = ("auto", "local", "cuda")
 
 
 def _known_cluster(name: str) -> str:
@@ -159,9 +159,9 @@ class ComputeSettings(Settings):
                 "share",
                 *budgets,
             )
-        if self.share is not None and self.cluster not in OF_THIS_MACHINE:
+        if self.share is not None and self.cluster not in LOCAL_CLUSTERS:
             raise Clash(
-                f"a share runs on the machine at hand: {', '.join(OF_THIS_MACHINE)}",
+                f"a share runs on the machine at hand: {', '.join(LOCAL_CLUSTERS)}",
                 "share",
                 "cluster",
             )

@@ -14,8 +14,8 @@ from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from ..networks.forward import BatchSize, Embedding, Inputs, default_batch, in_batches
 from ..networks.layers import (
     check_layer,
+    device_and_dtype,
     has_pre_logits,
-    place_of,
     relative_depths,
     unwrapped,
 )
@@ -190,7 +190,7 @@ def _depths(
     network: torch.nn.Module, inputs: Inputs, device: torch.device, layers: Sequence[str]
 ) -> dict[str, float]:
     """Return the relative depths of layers by a pass of one image; empty if that pass fails."""
-    _, dtype = place_of(network)
+    _, dtype = device_and_dtype(network)
     try:
         return relative_depths(network, inputs.batch(0, 1, device).to(dtype), layers)
     except Exception as error:

@@ -19,8 +19,8 @@ from ..measures.core.checks import as_count
 from ..measures.core.conversion import DEVICES, as_array
 from ..measures.core.registry import Value
 from ..measures.run import SETTINGS, checked_settings, is_group, names_of
-from ..networks.forward import activations, random_states_kept, undisturbed
-from ..networks.layers import check_layer, place_of, unwrapped
+from ..networks.forward import activations, evaluation_mode, random_states_kept
+from ..networks.layers import check_layer, device_and_dtype, unwrapped
 
 Images = torch.Tensor | np.ndarray | Dataset | Iterable[Any]
 
@@ -85,9 +85,9 @@ def score(
     in_order = any(one is not None for one in (labels, image_ids, input_clusters))
     embeddings, given = [], []
     with random_states_kept(), _on_device(model, device):  # a loader draws random numbers too
-        place, _ = place_of(model)
+        place, _ = device_and_dtype(model)
         for pixels, of_batch in _batches(images, in_order, batch_size):
-            with undisturbed(unwrapped(model)):
+            with evaluation_mode(unwrapped(model)):
                 embeddings.append(activations(model, pixels, layer, batch_size))
             given.append(of_batch)
     if not embeddings:
@@ -175,7 +175,7 @@ def _check(images: Any) -> None:
 @contextmanager
 def _on_device(model: torch.nn.Module, device: str | torch.device | None) -> Iterator[None]:
     """Move the model to a device, and put it back where it was."""
-    before, _ = place_of(model)
+    before, _ = device_and_dtype(model)
     if before.type == "meta":
         raise InputError(
             "the model is on the meta device, where it has no weights; load them first"

@@ -19,7 +19,7 @@ from dsmi_zoo._util.errors import DamagedFile, InputError
 from dsmi_zoo._util.files import (
     NO_SPACE,
     content_hash,
-    damage,
+    damage_problem,
     disk_full,
     make_unless_intact,
     move_checksummed,
@@ -201,7 +201,7 @@ def open_view(path: Path) -> StoredView:
     DamagedFile
         When the file has changed since it was made; making it again repairs it.
     """
-    problem = damage(path)
+    problem = damage_problem(path)
     if problem:
         raise DamagedFile(path, problem)
     return open_stored(path)

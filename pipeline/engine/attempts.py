@@ -42,7 +42,7 @@ class KilledWorker(Exception):
     """Raised when each attempt ended its worker's process."""
 
 
-class Died(Exception):
+class ChildProcessDied(Exception):
     """Raised when the process ended before the call returned; the message says how."""
 
 
@@ -81,10 +81,10 @@ class Attempts:
                     with machine_lock(work, shared=True):
                         return function(*arguments)
                 with machine_lock(gate), machine_lock(work):
-                    return in_a_child(
+                    return call_in_child(
                         function, *arguments, memory=_memory_limit(), timeout=self.timeout
                     )
-            except Died as died:
+            except ChildProcessDied as died:
                 raise KilledWorker(
                     f"its worker process died {number} times, the last time {died}, with nothing else running: out of "
                     "memory, killed, or ended by the model's own code"
@@ -127,7 +127,7 @@ def _memory_limit() -> float | None:
         return None
 
 
-def in_a_child(
+def call_in_child(
     function: Callable[..., Any],
     *arguments: Any,
     memory: float | None = None,
@@ -159,11 +159,11 @@ def in_a_child(
         ended = _watch(child, memory, min(timeout or math.inf, SUSPENDED_FOR_S))
         # Do not wait for the end of the file: a process that the call left behind may hold the pipe open.
         if not reading.poll():
-            raise Died(ended)
+            raise ChildProcessDied(ended)
         try:
             content = reading.recv_bytes()
         except EOFError:
-            raise Died(ended) from None
+            raise ChildProcessDied(ended) from None
     value, error = loads(content)
     if error is not None:
         raise error

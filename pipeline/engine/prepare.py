@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dsmi_zoo._util.files import damage
+from dsmi_zoo._util.files import damage_problem
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
 from ..config.run import RunConfig
@@ -76,7 +76,7 @@ def prepare_view(job: Job, config: RunConfig, subset: Subset, _after: object = N
     path = make_view(job.view, subset, job.entry.img_size, job.preprocessing)
     if config.protocol == "paper":
         clusters = clusters_path(config.folder, job.entry.img_size)
-        if damage(clusters):
+        if damage_problem(clusters):
             vectors = view_vectors(open_view(path), job.preprocessing.mean, job.preprocessing.std)
             write_clusters(clusters, _clusters(vectors, subset.n_classes, config.subset.seed))
 
@@ -87,7 +87,7 @@ def prepare_weights(job: Job, config: RunConfig) -> Path | None:
     if published is not None:
         return fetch_weights(published, config.compute.cache, keep=config.compute.budget_gb is None)
     entry = job.entry
-    if entry.recipe is None or job.weights is None or not damage(job.weights):
+    if entry.recipe is None or job.weights is None or not damage_problem(job.weights):
         return job.weights
     # Loads torch and timm before the model's own time begins, which includes its training.
     training = import_module("dsmi_zoo.pipeline.embedding.train")

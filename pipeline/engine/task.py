@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dsmi_zoo._util.errors import DamagedFile, DiskFull, InputError
-from dsmi_zoo._util.files import damage
+from dsmi_zoo._util.files import damage_problem
 from dsmi_zoo._util.versions import library_versions
 from dsmi_zoo.data_catalog.datasets.base import LabelledImages
 from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders
@@ -279,7 +279,7 @@ class EntryTask(RowTask):
 
         trained = job.weights if entry.recipe is not None else None
         for path in filter(None, (job.view, trained)):
-            problem = damage(path)
+            problem = damage_problem(path)
             if problem:  # since it was opened
                 raise DamagedFile(path, problem)
         if trained is not None:

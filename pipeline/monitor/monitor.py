@@ -28,7 +28,7 @@ from ..measures.core.context import MeasureContext
 from ..measures.core.registry import Value
 from ..measures.core.settings import MeasureSettings
 from ..measures.run import values_of
-from ..networks.forward import layer_activations, random_states_kept, undisturbed
+from ..networks.forward import evaluation_mode, layer_activations, random_states_kept
 from ..networks.layers import check_layer, unwrapped
 from .cost import BUDGET, CHOICE, SHARE, choose_n
 from .file import (
@@ -481,7 +481,7 @@ class RepresentationMonitor:
     def _embedded(self, n: int) -> list[np.ndarray]:
         """Return the embeddings of the first n images, one of each layer."""
         model = unwrapped(self.model)
-        with undisturbed(model):
+        with evaluation_mode(model):
             if self._ranks is not None and None in self.layers:
                 # Sharded weights are gathered only when the network's own `forward` is called.
                 layers = [name and f"0.{name}".removesuffix("..") for name in self.layers]

@@ -230,7 +230,7 @@ def _load(model: torch.nn.Module, file: TensorFile, weights: Path, key: str | No
     beside = choice.others(fits)
     sentences = [
         _ambiguity(weights, choice, alternatives),
-        _passed_over(choice, candidates, fits),
+        _rejected_average(choice, candidates, fits),
         _ignored(choice, beside),
         _other_architecture(wanted, file.content),
         _untouched_norms(choice),
@@ -396,7 +396,7 @@ def _ignored(choice: Fit, beside: Sequence[str]) -> str:
     return f"{_listed(beside, counted(len(beside), 'tensor'))} beside {shown(choice.place)} ignored"
 
 
-def _passed_over(choice: Fit, candidates: Sequence[Fit], fits: Sequence[Fit]) -> str:
+def _rejected_average(choice: Fit, candidates: Sequence[Fit], fits: Sequence[Fit]) -> str:
     """Return why averages over the training, which would be preferred, were not taken."""
     if _is_average(choice):
         return ""
@@ -454,7 +454,7 @@ def _misfit(wanted: Wanted, file: TensorFile, candidates: Sequence[Fit], key: st
         return f"holds {own}{where}; {names}"
     nearest = meant[0]
     unexpected = nearest.unexpected()
-    problem = _of_the_head(nearest, unexpected) or _of_shapes(nearest, unexpected)
+    problem = _classifier_mismatch(nearest, unexpected) or _of_shapes(nearest, unexpected)
     if problem:
         return problem
     parts = []
@@ -476,7 +476,7 @@ def _no_names(file: TensorFile) -> str:
     return f"holds {what}; {SAVE_STATE_DICT}"
 
 
-def _of_the_head(fit: Fit, unexpected: Sequence[str]) -> str:
+def _classifier_mismatch(fit: Fit, unexpected: Sequence[str]) -> str:
     """Return what is wrong if only the classifier differs, with the ``model_kwargs`` that fix it; else empty."""
     differing = [(fit.found[name], fit.wanted.state[name], name) for name in fit.differing]
     if differing and not fit.missing and not unexpected:

@@ -66,7 +66,7 @@ class Transformed:
     def _transformed(self, number: int) -> torch.Tensor:
         image = self.images.image(number)
         what = f"the transform of builder {self.builder}"
-        with _blamed(f"{what}, of image {self.images.names[number]},"):
+        with _as_builder_error(f"{what}, of image {self.images.names[number]},"):
             tensor = self.transform(image)
         is_tensor = isinstance(tensor, torch.Tensor)
         if not is_tensor or not tensor.is_floating_point() or tensor.ndim != 3:
@@ -103,7 +103,7 @@ def build(entry: ModelEntry, builder_sha256: str | None, weights: Path | None) -
         torch.manual_seed(0)
         np.random.seed(0)  # noqa: NPY002 a builder that draws from NumPy draws from its global state
         random.seed(0)
-        with _blamed(f"builder {builder}"):
+        with _as_builder_error(f"builder {builder}"):
             returned = function(**entry.model_kwargs)
     is_pair = isinstance(returned, tuple) and len(returned) == 2
     model, transform = returned if is_pair else (returned, None)
@@ -120,7 +120,7 @@ def _function(builder: str, sha256: str | None) -> Callable[..., Any]:
     source = find_module(module_name, f"builder {builder}")
     if source.sha256 != sha256:
         raise BuilderError(f"builder {builder}: {source.path} {NOT_AS_PLANNED}")
-    with _blamed(f"builder {builder}: its module"):
+    with _as_builder_error(f"builder {builder}: its module"):
         module = source.imported()
     function = getattr(module, name, None)
     if not callable(function):
@@ -135,7 +135,7 @@ def _described(value: Any) -> str:
 
 
 @contextmanager
-def _blamed(what: str) -> Iterator[None]:
+def _as_builder_error(what: str) -> Iterator[None]:
     """Turn whatever the user's code raises, even an exit, into an error that names the code."""
     try:
         yield

@@ -15,11 +15,11 @@ import torch
 from dsmi_zoo._util.errors import InputError
 
 from .layers import (
-    Followed,
+    LayerCollector,
     as_vectors,
+    device_and_dtype,
     forward,
     has_pre_logits,
-    place_of,
     unwrapped,
 )
 
@@ -185,9 +185,9 @@ def in_batches(
     compiled
         Whether the model's features are compiled code, which takes batches of one size only.
     """
-    _, dtype = place_of(model)
+    _, dtype = device_and_dtype(model)
     whole: Embedding | None = None
-    followed, start = Followed(also), 0
+    followed, start = LayerCollector(also), 0
     while start < len(inputs):
         began = perf_counter()
         try:
@@ -269,7 +269,7 @@ def _are_probabilities(outputs: torch.Tensor) -> bool:
 def activations(
     model: torch.nn.Module, images: torch.Tensor, layer: str | None, batch_size: int | None = None
 ) -> np.ndarray:
-    """Return one layer's output for each image, float32 [n, d]; to be called inside ``undisturbed``.
+    """Return one layer's output for each image, float32 [n, d]; to be called inside ``evaluation_mode``.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ def _embedded(
     also: Sequence[str] = (),
 ) -> Embedding:
     model, inputs = unwrapped(model), TensorInputs(images)
-    device, _ = place_of(model)
+    device, _ = device_and_dtype(model)
     size = BatchSize(device, inputs.pixels, batch_size or default_batch(device, inputs.pixels))
     # Outside of autocast: its cache would keep weights cast without gradients for the next step.
     with torch.autocast(device.type, enabled=False):
@@ -322,7 +322,7 @@ def layer_activations(
 
 
 @contextmanager
-def undisturbed(model: torch.nn.Module) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Use evaluation mode without gradients, then restore all modes, buffers, plain attributes and random states.
 
     Compiled modules run uncompiled: another batch size would make their next compilation dynamic. Training flags are

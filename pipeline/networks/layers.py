@@ -60,7 +60,7 @@ def has_pre_logits(model: Any) -> bool:
     return "pre_logits" in inspect.signature(head).parameters
 
 
-def place_of(model: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(model: torch.nn.Module) -> tuple[torch.device, torch.dtype]:
     """Return the device and the floating type of the model's parameters; the CPU and float32 if it has none."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -159,7 +159,7 @@ def pooled(output: torch.Tensor) -> torch.Tensor:
     return output.mean(dim=1) if output.ndim == 3 else output.flatten(1)
 
 
-class Followed:
+class LayerCollector:
     """Further layers of forward passes, each pooled to one vector per image as it runs: no activation is kept.
 
     Attributes

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
-from dsmi_zoo._util.errors import InputError, named
+from dsmi_zoo._util.errors import InputError, error_line
 from dsmi_zoo._util.files import content_hash, write_json
 from dsmi_zoo._util.forkserver import process_pool
 from dsmi_zoo._util.text import counted, shown
@@ -206,5 +206,5 @@ def _ask(job: Job) -> Listed:
                 network = build(entry, job.builder_sha256, None).model
                 names = layer_names(network, torch.zeros(1, 3, size, size))
     except Exception as error:
-        return named(error)
+        return error_line(error)
     return {BLOCKS: list(names.blocks), ALL: list(names.steps), "modules": list(names.modules)}

@@ -83,7 +83,7 @@ def balanced(jobs: Sequence[Job], parts: int, samples: int) -> list[list[Job]]:
     return shares
 
 
-def by_promise(seconds: Sequence[float], accuracies: Sequence[float | None]) -> list[int]:
+def search_order(seconds: Sequence[float], accuracies: Sequence[float | None]) -> list[int]:
     """Return the order that finds good models soonest: first models for which no cheaper one is more accurate.
 
     Parameters

@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import content_hash, write_json, write_text
 from dsmi_zoo._util.text import counted, shown
-from dsmi_zoo.data_catalog.datasets.base import WHOLE, LabelledImages
+from dsmi_zoo.data_catalog.datasets.base import NOTHING_LEFT_OUT, LabelledImages
 from dsmi_zoo.data_catalog.datasets.class_order import class_orders
 from dsmi_zoo.data_catalog.datasets.decoding import begins_as_image, is_jpeg, look, read_deep
-from dsmi_zoo.data_catalog.datasets.deep_pixels import WHITE_16, is_ambiguous, question
+from dsmi_zoo.data_catalog.datasets.deep_pixels import WHITE_16, is_ambiguous, white_level_request
 from dsmi_zoo.data_catalog.datasets.folders import ImageFiles, copies, unreadable
 from dsmi_zoo.data_catalog.datasets.imagenet import PRESETS
 from dsmi_zoo.data_catalog.datasets.layout import (
     doubt_about,
-    with_named_after_others,
+    with_masks_and_copies,
     with_nested_folders,
 )
 from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
@@ -100,7 +100,7 @@ def _with_readings(subset: Subset, settings: SubsetSettings) -> Subset:
         doubt = doubt_about(root)
         account = doubt.as_reading(account) if doubt else with_nested_folders(account, names)
     if settings.dataset in OWN_IMAGES:
-        account = with_named_after_others(account, names)
+        account = with_masks_and_copies(account, names)
     orders, account = class_orders(subset.images, root, account, settings.class_order)
     return replace(subset, orders=orders, account=account)
 
@@ -149,7 +149,7 @@ def _leave_out(images: ImageFiles, names: Set[str], reason: str, remedy: str) ->
     empty = sorted(set(images.labels.tolist()) - set(kept.labels.tolist()))
     if empty:
         of_class = left_out[images.labels[left_out] == empty[0]]
-        lost = WHOLE.leaving_out(reason, _with_classes(images, of_class)).left_out[0]
+        lost = NOTHING_LEFT_OUT.leaving_out(reason, _with_classes(images, of_class)).left_out[0]
         name = shown(images.class_names[empty[0]])
         raise InputError(
             f"{images.root}: class {name} would be left without images: {lost}; {remedy}"
@@ -360,7 +360,7 @@ def _level_that_fits(silent: Sequence[DeepImage], where: str) -> float:
         else:
             verb = "reaches" if is_one else "reach"
             said = f"of 16 bits in {where} {verb} only {top.greatest:,.0f} of {top.white:,}"
-        asked = question(top.greatest, top.white, top.is_float)
+        asked = white_level_request(top.greatest, top.white, top.is_float)
         raise InputError(f"{what} {said} ({top.name}): {asked}")
     return float(max(image.white for image in silent))
 

@@ -29,8 +29,8 @@ from dsmi_zoo.data_catalog.datasets.base import Account
 from ..config.run import Metric, RunConfig
 
 FORMAT: Literal[1] = 1
-MEND = "the same command as before rewrites it from its rows, or choose another --out"
-DAMAGED = f"the file is damaged or was changed by hand: {MEND}"
+REPAIR_HINT = "the same command as before rewrites it from its rows, or choose another --out"
+DAMAGED = f"the file is damaged or was changed by hand: {REPAIR_HINT}"
 NEWER = "a newer version wrote the file: update dsmi-zoo, or choose another --out"
 
 # The settings in the identity of a run of the first version; two of them are groups.
@@ -128,7 +128,7 @@ class Dropped(_Record):
     high: Number | None = None
 
 
-class Passed(_Record):
+class SearchStage(_Record):
     """A finished stage of a search.
 
     ``contenders`` is the number of models that it did not find clearly worse, and ``contenders_alone`` that number if
@@ -143,7 +143,7 @@ class Passed(_Record):
     dropped: list[Dropped] = []
 
 
-class SearchNote(_Record):
+class SearchHistory(_Record):
     """The history of a search within a time budget; ``left_out`` are the models that did not fit in it.
 
     ``error_rate`` is the bound on the chance that a model as good as the best is dropped, in percent, over all stages,
@@ -155,14 +155,14 @@ class SearchNote(_Record):
     metric: Metric | None = None
     error_rate: Number | None = None
     left_out: list[str] = []
-    stages: list[Passed] = []
+    stages: list[SearchStage] = []
 
-    def stage(self, images: int) -> Passed:
+    def stage(self, images: int) -> SearchStage:
         """Return the stage with this number of images, an earlier search's or a new one."""
         for stage in self.stages:
             if stage.images == images:
                 return stage
-        added = Passed(images=images, models=0, seconds=0.0)
+        added = SearchStage(images=images, models=0, seconds=0.0)
         self.stages = sorted([*self.stages, added], key=lambda stage: stage.images)
         return added
 
@@ -207,7 +207,7 @@ class RunRecord(_Frozen):
     updated_at: Moment
     embeddings_from: Path | None = None
     earlier_catalogs: tuple[CatalogRecord, ...] = ()
-    search: SearchNote | None = None
+    search: SearchHistory | None = None
 
 
 def catalogs_in_words(record: RunRecord) -> str:

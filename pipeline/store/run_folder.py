@@ -26,8 +26,8 @@ from dsmi_zoo._util.parquet import read_parquet, write_parquet
 from dsmi_zoo._util.text import shortened
 from dsmi_zoo.data_catalog.models.entry import CURRENT_NAMES
 
-from .record import MEND, LostRecord, RunRecord, parse_record
-from .schema import COLUMNS, Column, for_people
+from .record import REPAIR_HINT, LostRecord, RunRecord, parse_record
+from .schema import COLUMNS, Column, in_display_order
 
 ALWAYS_THERE = (
     "model", "img_size", "status", "row_id", "embedding_id", "embedding_sha256", "own_measures", "finished_at",
@@ -218,7 +218,7 @@ def read_results(out: str | Path) -> pd.DataFrame:
             str(path if record.embeddings_from else path.relative_to(out)) if is_kept else None
         )
     column = pd.Series(files, index=rows.index, dtype=object, name="embedding_file")
-    return for_people(pd.concat([rows, column], axis=1))
+    return in_display_order(pd.concat([rows, column], axis=1))
 
 
 def read_stored_rows(out: Path, record: RunRecord) -> pd.DataFrame:
@@ -264,7 +264,7 @@ def read_run(out: str | Path) -> RunRecord:
     path = out / "run.json"
     if not path.is_file():
         if any((out / "results").glob("*.parquet")):
-            raise LostRecord(f"{out} has rows but no run.json to say what they are", MEND)
+            raise LostRecord(f"{out} has rows but no run.json to say what they are", REPAIR_HINT)
         if (out / "stages").is_dir():
             problem = f"{out} holds an unfinished search"
             raise LostRecord(problem, "the same `dsmi-zoo run --budget ...` goes on from there")

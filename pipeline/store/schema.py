@@ -121,7 +121,7 @@ COLUMNS: tuple[Column, ...] = (
 COLUMN_NAMES = frozenset(column.name for column in COLUMNS)
 
 
-def for_people(rows: pd.DataFrame) -> pd.DataFrame:
+def in_display_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with the model first, then accuracies and scores, then the other columns in their order."""
     columns = [str(column) for column in rows.columns]
     scores = [score.name for score in (*MEASURES, *COMPARISONS)]

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import damage, write_checksummed
+from dsmi_zoo._util.files import damage_problem, write_checksummed
 from dsmi_zoo._util.parquet import read_parquet, write_parquet
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
@@ -75,7 +75,7 @@ def subset_with_clusters(out: Path, img_size: int | None) -> pd.DataFrame:
     path = None if img_size is None else clusters_path(out, img_size)
     if path is None or not path.exists():
         return subset
-    problem = damage(path, needs_note=False)
+    problem = damage_problem(path, needs_note=False)
     if problem:
         raise DamagedFile(path, problem)
     try:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
 from dsmi_zoo._util.errors import DamagedFile
-from dsmi_zoo._util.files import content_hash, damage, write_checksummed
+from dsmi_zoo._util.files import content_hash, damage_problem, write_checksummed
 
 from ..measures import (
     diffusion_spectral_entropy,
@@ -239,7 +239,7 @@ def compute_cell(cell: Cell) -> Outcome:
 
 def is_measured(cell: Cell) -> bool:
     """Return whether a cell's file exists and is undamaged; early versions wrote no checksum and are trusted."""
-    return not damage(cell.path, needs_note=False)
+    return not damage_problem(cell.path, needs_note=False)
 
 
 def read_cells(cells: list[Cell]) -> pd.DataFrame:
@@ -258,7 +258,7 @@ def read_cells(cells: list[Cell]) -> pd.DataFrame:
     """
     tables = []
     for cell in cells:
-        problem = damage(cell.path, needs_note=False)
+        problem = damage_problem(cell.path, needs_note=False)
         if problem:
             raise DamagedFile(cell.path, problem)
         try:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from dsmi_zoo._util.files import content_hash, damage, write_checksummed, write_text
+from dsmi_zoo._util.files import content_hash, damage_problem, write_checksummed, write_text
 from dsmi_zoo.data_catalog.models.entry import Preprocessing, TrainingRecipe
 from dsmi_zoo.data_catalog.models.registry import PREPROCESSING
 
@@ -60,7 +60,7 @@ class Trajectory(TrainingRecipe):
 
     def is_done(self, cache: Path) -> bool:
         """Return whether all checkpoints exist and are undamaged."""
-        return not any(damage(self.checkpoint(cache, epoch)) for epoch in self.checkpoints)
+        return not any(damage_problem(self.checkpoint(cache, epoch)) for epoch in self.checkpoints)
 
 
 def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None:
@@ -93,7 +93,7 @@ def train_trajectory(recipe: Trajectory, cache: Path, root: Path | None) -> None
 
     def keep(epoch: int) -> None:
         path = recipe.checkpoint(cache, epoch)
-        if epoch not in recipe.checkpoints or not damage(path):
+        if epoch not in recipe.checkpoints or not damage_problem(path):
             return
         estimate_batch_norms(model, inputs)  # training itself never reads the estimates
         facts: dict[str, Any] = {"epoch": epoch, "family": family_of(recipe.architecture)}

@@ -29,13 +29,13 @@ from .hub import (
     Progress,
     RemoteFile,
     describe,
+    download_rest,
     folder_in_cache,
     is_offline,
     is_on_hub,
     paths_in_cache,
     refuse_offline,
     repository,
-    transfer,
     with_retries,
 )
 
@@ -193,7 +193,7 @@ def _download(weights: str, cache: Path, progress: Progress, keep: bool) -> Path
         part = within(folder, f".{remote.name}.{digits}.part")
         for other in set(folder.glob(".*.part")) - {part}:
             other.unlink(missing_ok=True)
-        transfer(remote, part, progress)
+        download_rest(remote, part, progress)
         return remote, part
 
     def arrived() -> int:

@@ -228,7 +228,7 @@ def _describe_url(url: str) -> RemoteFile:
     return RemoteFile(url, _name_of_url(url), url, size, sha256, version)
 
 
-def transfer(remote: RemoteFile, part: Path, progress: Progress) -> None:
+def download_rest(remote: RemoteFile, part: Path, progress: Progress) -> None:
     """Append to ``part`` the bytes of the file that it lacks.
 
     Parameters

@@ -13,7 +13,7 @@ from ..figures.scatter import compared
 from ..statistics.comparison import Comparison
 from ..statistics.correlation import Coefficient, Correlation
 from ..statistics.fidelity import GAPS, Fidelity
-from ..statistics.prediction import ALL, TAKEN
+from ..statistics.prediction import ALL, TOP_K
 from ..statistics.regression import GREATEST_INFLATION, SHOWN, Multiple
 from ..statistics.sample import CEILING, PRIMARY_MEASURE, PRIMARY_TARGET
 from ..statistics.standing import Difference, Standing
@@ -407,11 +407,11 @@ def _regret_table(summary: Summary, target: str, order: list[str]) -> Table:
                 reasons[measure_title(score)] = regret.reason
             continue
         record: dict[str, AnyCell] = {"Score": measure_title(score)}
-        for k in TAKEN:
+        for k in TOP_K:
             record[f"Regret of {k}"] = fixed(regret.lost.get(k), 1)
         for band, by_score in bands.items():
             lost = by_score[score].lost if score in by_score else None
-            record[f"Regret of {TAKEN[0]}, {band}"] = fixed((lost or {}).get(TAKEN[0]), 1)
+            record[f"Regret of {TOP_K[0]}, {band}"] = fixed((lost or {}).get(TOP_K[0]), 1)
         records.append(record)
     return table_of_records(None, records, note=remarks(reasons, len(order)))
 

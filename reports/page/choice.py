@@ -12,7 +12,7 @@ from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
 from dsmi_zoo.pipeline.config.run import Metric
 from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
-from dsmi_zoo.pipeline.store.record import RunRecord, SearchNote, SubsetRecord
+from dsmi_zoo.pipeline.store.record import RunRecord, SearchHistory, SubsetRecord
 
 from ..statistics.ranking import Ranked, Ranking, Separation
 from ..statistics.sample import names, succeeded, texts, values
@@ -84,7 +84,7 @@ def _is_right(ranking: Ranking) -> str:
     return f"has a balanced accuracy of {baseline}"
 
 
-def left_by_search(search: SearchNote | None, measured: Collection[str]) -> tuple[int, int]:
+def left_by_search(search: SearchHistory | None, measured: Collection[str]) -> tuple[int, int]:
     """Return how many models a search dropped on the way, and how many it did not try."""
     if search is None:
         return 0, 0

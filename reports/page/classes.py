@@ -21,11 +21,11 @@ from dsmi_zoo.pipeline.store.subset_file import read_subset
 from ..statistics.classes import (
     ClassAccuracy,
     Images,
-    Judged,
+    JudgedImages,
     class_accuracies,
     confusion,
     images_of,
-    judged,
+    judge_images,
     most_confused,
 )
 from ..statistics.ranking import Quantity, Ranked, Ranking
@@ -44,7 +44,7 @@ Thumbnails = Callable[[Sequence[str]], dict[str, str]]
 
 
 @dataclass(frozen=True)
-class OfModel:
+class ModelResults:
     """One model's results by class: its accuracy in each class, and its confusions or why there are none.
 
     ``taken_for`` is the class the probe predicts for each image, int64 [m]; ``matrix`` is the confusion matrix [k, k].
@@ -60,7 +60,7 @@ class OfModel:
 
 def per_class(
     rows: pd.DataFrame, run: RunRecord, best: list[Ranked], folder: Path, *, recompute: bool
-) -> tuple[Images, list[OfModel]] | None:
+) -> tuple[Images, list[ModelResults]] | None:
     """Return the images, and the results of the ``best`` models by the hits in their rows; None if the images are lost.
 
     Parameters
@@ -77,7 +77,7 @@ def per_class(
     images = images_of(subset, run.subset.classes)
     ok = succeeded(rows)
     place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(ok))}
-    models: list[OfModel] = []
+    models: list[ModelResults] = []
     for one in best:
         cells = ok.iloc[place_of[one.model, one.img_size]].items()
         row = {str(name): value for name, value in cells}
@@ -85,7 +85,7 @@ def per_class(
         if len(hits) != len(images.classes):
             return None
         size = "" if one.img_size is None else f"@{one.img_size}"
-        models.append(OfModel(f"{one.model}{size}", row, class_accuracies(hits, images)))
+        models.append(ModelResults(f"{one.model}{size}", row, class_accuracies(hits, images)))
     if not recompute:
         return images, models
     done = np.cumsum([_work(model) for model in models])
@@ -119,14 +119,14 @@ def quantity_of(rows: pd.DataFrame, run: RunRecord, folder: Path | None) -> Quan
     return Quantity(metric, classes, baseline_accuracy(run.subset, metric))
 
 
-def _work(model: OfModel) -> float:
+def _work(model: ModelResults) -> float:
     n, d = float(model.row["n_samples"]), float(model.row["embedding_dim"])
     return n * d * min(n, d)
 
 
 def _with_confusion(
-    model: OfModel, run: RunRecord, subset: pd.DataFrame, images: Images, folder: Path
-) -> OfModel:
+    model: ModelResults, run: RunRecord, subset: pd.DataFrame, images: Images, folder: Path
+) -> ModelResults:
     slugs = {entry.row_id: entry.slug for entry in run.entries}
     path = embedding_path(run.embeddings_from or folder, slugs[model.row["row_id"]])
     if not path.is_file():
@@ -157,7 +157,7 @@ def predictions(Z: np.ndarray, subset: pd.DataFrame, images: Images) -> np.ndarr
     return votes.argmax(axis=1)
 
 
-def class_context(images: Images, models: list[OfModel]) -> dict[str, Any]:
+def class_context(images: Images, models: list[ModelResults]) -> dict[str, Any]:
     """Return the template's variables: the table of accuracies, and for each model its confusions as a table."""
     return {
         "accuracies": _accuracy_table(images, models),
@@ -171,7 +171,7 @@ def class_context(images: Images, models: list[OfModel]) -> dict[str, Any]:
     }
 
 
-def _accuracy_table(images: Images, models: list[OfModel]) -> Table:
+def _accuracy_table(images: Images, models: list[ModelResults]) -> Table:
     best = models[0].accuracies
     order = sorted(range(len(best)), key=lambda i: best[i].value)
     shown = order if len(order) <= FEW else order[:WORST]
@@ -191,7 +191,7 @@ def _accuracy_table(images: Images, models: list[OfModel]) -> Table:
     return table_of_words(None, heads, rows, note=note)
 
 
-def _confusion_table(images: Images, model: OfModel) -> Table | None:
+def _confusion_table(images: Images, model: ModelResults) -> Table | None:
     if model.matrix is None:
         return None
     if len(images.names) <= FEW:
@@ -211,7 +211,7 @@ def _confusion_table(images: Images, model: OfModel) -> Table | None:
     )
 
 
-def class_files(images: Images, models: list[OfModel]) -> dict[str, pd.DataFrame]:
+def class_files(images: Images, models: list[ModelResults]) -> dict[str, pd.DataFrame]:
     """Return the tables that the page links to, by the name of their file."""
     accuracies, confused = [], []
     for model in models:
@@ -234,9 +234,9 @@ def judged_images(
     rows: pd.DataFrame,
     ranking: Ranking,
     images: Images,
-    models: Sequence[OfModel],
+    models: Sequence[ModelResults],
     image_names: Sequence[str],
-) -> Judged | None:
+) -> JudgedImages | None:
     """Return the images with the models that recognise them; None if no model beats the baseline."""
     ok = succeeded(rows)
     place_of = {(name["model"], name["img_size"]): i for i, name in enumerate(names(ok))}
@@ -246,10 +246,10 @@ def judged_images(
     packed = ok["probe_hits"].to_numpy()
     hits = np.array([unpacked(packed[place_of[one.model, one.img_size]]) for one in able])
     is_best = np.array([one.tied_for_first for one in able])
-    return judged(images, image_names, hits, is_best, models[0].taken_for if models else None)
+    return judge_images(images, image_names, hits, is_best, models[0].taken_for if models else None)
 
 
-def images_context(found: Judged, thumbnails: Thumbnails | None) -> dict[str, Any] | None:
+def images_context(found: JudgedImages, thumbnails: Thumbnails | None) -> dict[str, Any] | None:
     """Return the template's variables; None if there is no image to look at."""
     parts = [_part(found, found.disputed, "disputed"), _part(found, found.missed, "missed")]
     if thumbnails is not None:
@@ -272,7 +272,7 @@ def images_context(found: Judged, thumbnails: Thumbnails | None) -> dict[str, An
     }
 
 
-def _part(found: Judged, places: np.ndarray, what: str) -> dict[str, Any]:
+def _part(found: JudgedImages, places: np.ndarray, what: str) -> dict[str, Any]:
     shown = found.table.iloc[places[:SHOWN]]
     heads, rows = ["Image", "Class", "Taken for"], []
     if what == "disputed":

@@ -68,10 +68,10 @@ def tuned_answer(after: AfterTuning, quantity: Quantity) -> str:
     else:
         p = p_in_words(max(one.p_holm for one in after.models if one.p_holm is not None))
         sentences = [f"{reaches}, {lead} and better than every other by more than chance (p {p})."]
-    return " ".join([*sentences, _had_said_so(after)])
+    return " ".join([*sentences, _ranking_agreement(after)])
 
 
-def _had_said_so(after: AfterTuning) -> str:
+def _ranking_agreement(after: AfterTuning) -> str:
     first = after.of_probe
     if first is after.best:
         return "The ranking had it first, too."

@@ -13,7 +13,7 @@ from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
 from dsmi_zoo.pipeline.store.record import (
     NO_TIME,
     RunRecord,
-    SearchNote,
+    SearchHistory,
     SubsetRecord,
     catalogs_in_words,
 )
@@ -185,7 +185,7 @@ def _seconds(rows: pd.DataFrame) -> str:
     return f"{build} to build, {embed} to embed, {measure} to measure {counted(len(rows), 'model')}"
 
 
-def _risk(note: SearchNote) -> str:
+def _risk(note: SearchHistory) -> str:
     """Return sentences on the risk that the search dropped the best model, and on the models kept to limit it."""
     tested = [stage for stage in note.stages if stage.contenders is not None]
     if note.error_rate is None or not tested:
@@ -207,7 +207,7 @@ def _risk(note: SearchNote) -> str:
     return words
 
 
-def search_context(note: SearchNote | None, measured: Collection[str]) -> dict[str, Any] | None:
+def search_context(note: SearchHistory | None, measured: Collection[str]) -> dict[str, Any] | None:
     """Return the stages of a search in words, and the models it dropped, the last ones first; None without a search.
 
     Models that are ``measured`` on all images by now do not count as dropped.

@@ -85,7 +85,7 @@ def most_confused(matrix: np.ndarray, most: int) -> list[tuple[int, int, int]]:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedImages:
     """Each image of a run, and the models that recognise it by the probe.
 
     Attributes
@@ -104,13 +104,13 @@ class Judged:
     missed: np.ndarray
 
 
-def judged(
+def judge_images(
     images: Images,
     names: Sequence[str],
     hits: np.ndarray,
     is_best: np.ndarray,
     taken_for: np.ndarray | None,
-) -> Judged:
+) -> JudgedImages:
     """Count the models that recognise each image.
 
     Parameters
@@ -141,4 +141,4 @@ def judged(
     is_disputed = (best_right > 0) & (best_right < best)
     order = np.lexsort((right, np.abs(2 * best_right - best)))
     missed = np.flatnonzero(right == 0) if models > 1 else np.array([], dtype=np.int64)
-    return Judged(table, order[is_disputed[order]], missed)
+    return JudgedImages(table, order[is_disputed[order]], missed)

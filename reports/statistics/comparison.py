@@ -32,7 +32,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class InBoth:
+class AccuracyPair:
     """One model's accuracy by the ridge probe (%) in this run and in the other one."""
 
     model: str
@@ -55,7 +55,7 @@ class Comparison:
     scores: tuple[Compared, ...]
     primary: tuple[np.ndarray, np.ndarray]
     is_same_images: bool
-    accuracies: tuple[InBoth, ...]
+    accuracies: tuple[AccuracyPair, ...]
 
 
 def compare(
@@ -92,10 +92,10 @@ def compare(
     )
 
 
-def _accuracies(a: pd.DataFrame, b: pd.DataFrame) -> tuple[InBoth, ...]:
+def _accuracies(a: pd.DataFrame, b: pd.DataFrame) -> tuple[AccuracyPair, ...]:
     here, there = values(a, "probe_accuracy"), values(b, "probe_accuracy")
     known = np.flatnonzero(np.isfinite(here) & np.isfinite(there))
-    models = [InBoth(str(a["model"].iloc[i]), float(here[i]), float(there[i])) for i in known]
+    models = [AccuracyPair(str(a["model"].iloc[i]), float(here[i]), float(there[i])) for i in known]
     return tuple(sorted(models, key=lambda model: -(model.here + model.there)))
 
 

@@ -370,7 +370,7 @@ def partial_correlation(
     n, controls = given.shape
     units, effective = int(unit.max(initial=-1)) + 1, effective_number(unit)
     design = np.column_stack([np.ones(n), given])
-    left_x, left_y = left_by(x, design), left_by(y, design)
+    left_x, left_y = residuals(x, design), residuals(y, design)
     reason = why_undefined(left_x, left_y)
     if reason:
         return Correlation(n, units, effective, *[Coefficient(reason=reason)] * 4)
@@ -391,7 +391,7 @@ def partial_correlation(
     return Correlation(n, units, effective, pearson, *others)
 
 
-def left_by(values: Array, design: Array) -> Array:
+def residuals(values: Array, design: Array) -> Array:
     """Return the residuals of least squares of the values [n] on the design [n, k]."""
     coefficients, *_ = np.linalg.lstsq(design, values, rcond=None)
     return np.asarray(values - design @ coefficients)

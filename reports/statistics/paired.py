@@ -9,7 +9,7 @@ FAR = 8.0  # standard deviations, beyond which a bound serves as the p value
 WIDTH = 16.0  # standard deviations, beyond which a sum of random signs is too improbable to count
 PERIOD = 2**14
 """Steps in twice that width; where images count unequally, their weights are rounded to whole steps."""
-TOGETHER = 64  # pairs of models whose distributions are computed at a time
+PAIRS_AT_ONCE = 64  # pairs of models whose distributions are computed at a time
 
 
 def upper_p(better: np.ndarray, worse: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -38,8 +38,8 @@ def upper_p(better: np.ndarray, worse: np.ndarray, weights: np.ndarray) -> np.nd
     for scale in np.unique(scales[is_open]):
         pairs = np.flatnonzero(scales == scale)
         steps = np.rint(weights * (PERIOD / 2 / WIDTH) / 2.0**scale).astype(np.int64)
-        for start in range(0, len(pairs), TOGETHER):
-            some = pairs[start : start + TOGETHER]
+        for start in range(0, len(pairs), PAIRS_AT_ONCE):
+            some = pairs[start : start + PAIRS_AT_ONCE]
             p[some] = _swapped(better[some], disagree[some], steps)
     return p
 

@@ -12,7 +12,7 @@ from .correlation import MIN_ROWS, MIN_UNITS, Bootstraps, why_undefined
 from .sample import families_of, scores_of, sign_of, succeeded, values
 
 Array = np.ndarray
-TAKEN = (1, 5, 10)
+TOP_K = (1, 5, 10)
 ALL = "all models"
 NO_ERROR = 1e-12  # share of the baseline's squared error: below it, a line fits all points
 MAX_AT_ONCE = 500_000  # resamples times families, to bound the memory of some twenty arrays
@@ -132,7 +132,7 @@ def _error_ratios(sums: Array, counts: Array) -> Array:
 def regret(
     x: Array,
     y: Array,
-    taken: tuple[int, ...] = TAKEN,
+    taken: tuple[int, ...] = TOP_K,
     *,
     families: Array | pd.Series | None = None,
     bootstraps: Bootstraps | None = None,

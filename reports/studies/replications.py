@@ -14,7 +14,7 @@ from ..page.rendering import AnyCell, Section, prose, table_of_words
 from ..statistics.bootstrap import LEVEL, middle_error, quietly
 from ..wording import fixed, interval, measure_title
 from .claims import Answer, Claim, undecided
-from .score_verdicts import RESAMPLES, Setting, fisher, simultaneous_quantile
+from .score_verdicts import RESAMPLES, Setting, fisher_z, simultaneous_quantile
 
 Array = np.ndarray
 OWN = ("digits", "fashion")
@@ -39,7 +39,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Quantity:
+class ClaimQuantity:
     """A quantity of a claim with its simultaneous interval."""
 
     name: str
@@ -52,7 +52,7 @@ class Replication:
     """A claim and its answer; ``left_out`` are scores without a value for some network."""
 
     claim: Claim
-    quantities: list[Quantity]
+    quantities: list[ClaimQuantity]
     left_out: list[str]
 
 
@@ -80,7 +80,7 @@ def decide(
     architectures: int,
     above: bool = True,
     shown: Callable[[Any], Any] = lambda value: value,
-) -> tuple[Claim, list[Quantity]]:
+) -> tuple[Claim, list[ClaimQuantity]]:
     """Decide whether all quantities are beyond a bound, by simultaneous 95% intervals.
 
     The claim holds if every interval is beyond the bound, and does not hold here if one is wholly on the other side.
@@ -101,7 +101,7 @@ def decide(
     for estimate in estimates:
         half = quantile * middle_error(estimate.drawn)
         ci = float(shown(estimate.value - half)), float(shown(estimate.value + half))
-        quantities.append(Quantity(estimate.name, float(shown(estimate.value)), ci))
+        quantities.append(ClaimQuantity(estimate.name, float(shown(estimate.value)), ci))
     sign = 1 if above else -1
     near, far = (0, 1) if above else (1, 0)
     answer: Answer = "cannot tell"
@@ -139,7 +139,7 @@ def _replication(
 
 
 def _on_fishers_scale(setting: Setting, correlation: tuple[float, Array]) -> Estimate:
-    value, drawn = map(fisher, correlation)
+    value, drawn = map(fisher_z, correlation)
     return Estimate(setting.name, float(value), drawn)
 
 
@@ -235,7 +235,7 @@ def _difference(asked: Sequence[Setting], score: str, from_: str, name: str) -> 
     values, draws = [], []
     for setting in asked:
         (z, drawn), (other_z, other_drawn) = (
-            map(fisher, setting.correlations(of)) for of in (score, from_)
+            map(fisher_z, setting.correlations(of)) for of in (score, from_)
         )
         values.append(z - other_z)
         draws.append(drawn - other_drawn)

@@ -17,13 +17,13 @@ from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 from ..figures.canvas import COLOURS, MARKERS, STYLE, Rendered, legend, render
 from ..page.rendering import AnyCell, Illustration, Section, Table, prose, table_of_words
 from ..statistics.bootstrap import LEVEL, Resamples, middle_error, quietly
-from ..statistics.correlation import holm, left_by
+from ..statistics.correlation import holm, residuals
 from ..statistics.sample import CEILING, OF_CLASSIFIER, sign_of, values
 from ..wording import MISSING, fixed, interval, measure_title, p_value
 
 CANDIDATES = ("dsmi_z_y", "dsmi_z_y_scale_free", "dsmi_z_y_angular")
 RIVALS = ("neighbour_accuracy", "centre_accuracy")
-OF_THEIR_OWN = ("dse_z", "dsmi_z_y", "dsmi_z_y_angular")
+PARTIAL_SCORES = ("dse_z", "dsmi_z_y", "dsmi_z_y_angular")
 CHOSEN_ON = {"dsmi_z_y_scale_free": ("digits",), "dsmi_z_y_angular": ("digits",)}
 STATIC = ("log10_params", "embedding_dim", "log10_budget", "source_top1")
 MARGIN = 0.05  # the loss of rho that "as good as" allows
@@ -54,7 +54,7 @@ class ScoreInSetting:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RivalComparison:
     """A candidate against a rival in a setting: the difference of Fisher's z and its simultaneous interval."""
 
     candidate: str
@@ -71,7 +71,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class OwnPart:
+class PartialRho:
     """The partial rank correlation of a score and the target given both rivals, with Holm's p over all of them."""
 
     score: str
@@ -88,8 +88,8 @@ class ScoreStudyResult:
     seeds: int
     models: int
     scores: list[ScoreInSetting]
-    comparisons: list[Comparison]
-    own_parts: list[OwnPart]
+    comparisons: list[RivalComparison]
+    own_parts: list[PartialRho]
     left_out: dict[str, list[str]]
 
     def recommended(self) -> list[str]:
@@ -158,7 +158,7 @@ class Setting:
         given_of_seeds = zip(*(self.columns(other) for other in given), strict=True)
         for x, y, others in zip(self.columns(score), self.targets, given_of_seeds, strict=True):
             design = np.column_stack([np.ones(len(x)), *map(stats.rankdata, others)])
-            left_x, left_y = (left_by(stats.rankdata(column), design) for column in (x, y))
+            left_x, left_y = (residuals(stats.rankdata(column), design) for column in (x, y))
             rhos.append(np.corrcoef(left_x, left_y)[0, 1])
             drawn.append(self._partial_in_resamples([x, y, *others]))
         return float(np.mean(rhos)), np.nanmean(drawn, axis=0)
@@ -206,7 +206,7 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
         there = [name for name in names if setting.has(name)]
         known = [name for name in there if setting.knows(name)]
         left_out[setting.name] = [name for name in there if name not in known]
-        z = {name: tuple(map(fisher, setting.correlations(name))) for name in known}
+        z = {name: tuple(map(fisher_z, setting.correlations(name))) for name in known}
         in_settings += _in_setting(setting, z)
         for candidate in CANDIDATES:
             for rival in RIVALS:
@@ -218,7 +218,7 @@ def study_scores(rows: Mapping[str, pd.DataFrame], resamples: int = RESAMPLES) -
     for pair, difference, drawn, of_rival in deviations:
         half = quantile * middle_error(drawn)
         ci = difference - half, difference + half
-        comparisons.append(Comparison(*pair, difference, ci, _verdict(ci, of_rival)))
+        comparisons.append(RivalComparison(*pair, difference, ci, _verdict(ci, of_rival)))
     return ScoreStudyResult(
         seeds=len(settings[0].of_seeds),
         models=len(settings[0].of_seeds[0]),
@@ -248,18 +248,18 @@ def _in_setting(setting: Setting, z: Mapping[str, Sequence[Any]]) -> list[ScoreI
     return scores
 
 
-def _own_parts(settings: Sequence[Setting]) -> list[OwnPart]:
-    parts: dict[tuple[str, str], OwnPart] = {}
+def _own_parts(settings: Sequence[Setting]) -> list[PartialRho]:
+    parts: dict[tuple[str, str], PartialRho] = {}
     for setting in settings:
         t = stats.t(setting.architectures - 1)
-        for score in OF_THEIR_OWN:
-            value, drawn = map(fisher, setting.partial(score, RIVALS))
+        for score in PARTIAL_SCORES:
+            value, drawn = map(fisher_z, setting.partial(score, RIVALS))
             error = middle_error(drawn)
             half = float(t.ppf(0.5 + LEVEL / 2)) * error
             p = float(2 * t.sf(abs(value) / error)) if error > 0 else 1.0
             ci = float(np.tanh(value - half)), float(np.tanh(value + half))
             rho = float(np.tanh(value))
-            parts[score, setting.name] = OwnPart(score, setting.name, rho, ci, p)
+            parts[score, setting.name] = PartialRho(score, setting.name, rho, ci, p)
     adjusted = holm({key: part.p_holm for key, part in parts.items()})
     return [replace(part, p_holm=adjusted[key]) for key, part in parts.items()]
 
@@ -284,7 +284,7 @@ def simultaneous_quantile(deviations: Sequence[Array]) -> float:
     return float(np.nanquantile(np.nanmax(in_errors, axis=0), LEVEL)) if in_errors else 0.0
 
 
-def fisher(rho: Any) -> Any:
+def fisher_z(rho: Any) -> Any:
     """Return Fisher's transformation, finite for a correlation of 1."""
     return np.arctanh(np.clip(rho, -NEARLY_ONE, NEARLY_ONE))
 

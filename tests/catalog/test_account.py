@@ -4,14 +4,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmi_zoo.data_catalog.datasets.base import WHOLE, Account
+from dsmi_zoo.data_catalog.datasets.base import NOTHING_LEFT_OUT, Account
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import select_subset
 
 
 @given(st.lists(st.lists(st.text(max_size=5), max_size=8), max_size=5), st.integers(0, 10**6))
 def test_found_is_used_plus_left_out_by_reason(parts: list[list[str]], used: int) -> None:
-    account = WHOLE
+    account = NOTHING_LEFT_OUT
     for number, names in enumerate(parts):
         account = account.leaving_out(f"of reason {number}", names)
     left_out = sum(len(names) for names in parts)

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.data_catalog.datasets.base import WHOLE
+from dsmi_zoo.data_catalog.datasets.base import NOTHING_LEFT_OUT
 from dsmi_zoo.data_catalog.datasets.class_order import (
     ClassOrders,
     class_orders,
@@ -102,14 +102,14 @@ def test_folders_of_a_thousand_synsets_have_one_order_but_not_those_of_words() -
 def test_an_option_names_an_order_or_a_file_of_classes_for_any_width(tmp_path: Path) -> None:
     images = images_of(tmp_path, ["1", "10", "2"])
     for option, outputs in (("text", (0, 1, 2)), ("number", (0, 2, 1))):
-        orders, account = class_orders(images, tmp_path, WHOLE, option)
+        orders, account = class_orders(images, tmp_path, NOTHING_LEFT_OUT, option)
         assert [order.outputs for order in orders.possible] == [outputs]
         assert not orders.is_open
         assert orders.identity
-        assert account == WHOLE
+        assert account == NOTHING_LEFT_OUT
     listed = tmp_path / "outputs.txt"
     listed.write_bytes(b"\xef\xbb\xbf7\r\n2\r\n1\r\n7\r\n10\r\n")
-    orders, _ = class_orders(images, tmp_path, WHOLE, str(listed))
+    orders, _ = class_orders(images, tmp_path, NOTHING_LEFT_OUT, str(listed))
     assert [(order.outputs, order.width) for order in orders.possible] == [((2, 4, 1), 5)]
 
 
@@ -128,26 +128,26 @@ def test_a_file_that_lacks_a_class_or_has_it_twice_is_refused(
     (tmp_path / "list.txt").write_bytes(content)
     images = images_of(tmp_path, ["1", "10", "2"])
     with pytest.raises(InputError, match=re.escape(said)):
-        class_orders(images, tmp_path, WHOLE, str(tmp_path / "list.txt"))
+        class_orders(images, tmp_path, NOTHING_LEFT_OUT, str(tmp_path / "list.txt"))
     with pytest.raises(InputError, match="must be text, number or a file of class names"):
-        class_orders(images, tmp_path, WHOLE, "alphabetical")
+        class_orders(images, tmp_path, NOTHING_LEFT_OUT, "alphabetical")
 
 
 def test_an_order_is_refused_where_labels_are_outputs() -> None:
     with pytest.raises(InputError, match="digits/validation numbers its classes itself"):
-        class_orders(open_dataset("digits"), None, WHOLE, "text")
+        class_orders(open_dataset("digits"), None, NOTHING_LEFT_OUT, "text")
 
 
 def test_a_list_beside_the_images_decides_and_is_said(tmp_path: Path) -> None:
     images = images_of(tmp_path, ["1", "10", "2"])
-    open_order, account = class_orders(images, tmp_path, WHOLE, None)
+    open_order, account = class_orders(images, tmp_path, NOTHING_LEFT_OUT, None)
     assert open_order.is_open
     assert open_order.identity == []
-    assert account == WHOLE
+    assert account == NOTHING_LEFT_OUT
     (reading,) = with_open_order(account, open_order).readings
     assert "(1, 2, 10 by number or 1, 10, 2 as text)" in str(reading)
     (tmp_path / "classes.txt").write_text("10\n2\n1\n")
-    orders, account = class_orders(images, tmp_path, WHOLE, None)
+    orders, account = class_orders(images, tmp_path, NOTHING_LEFT_OUT, None)
     assert [order.outputs for order in orders.possible] == [(2, 0, 1)]
     assert not orders.is_open
     assert orders.identity
@@ -159,19 +159,27 @@ def test_a_list_that_changes_nothing_or_lacks_a_class_leaves_identities_alone(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    same, account = class_orders(images_of(tmp_path, ["cat", "dog"]), tmp_path, WHOLE, None)
-    assert (same.identity, same.is_open, account) == ([], True, WHOLE)
-    other, account = class_orders(images_of(tmp_path, ["cat", "newt"]), tmp_path, WHOLE, None)
+    same, account = class_orders(
+        images_of(tmp_path, ["cat", "dog"]), tmp_path, NOTHING_LEFT_OUT, None
+    )
+    assert (same.identity, same.is_open, account) == ([], True, NOTHING_LEFT_OUT)
+    other, account = class_orders(
+        images_of(tmp_path, ["cat", "newt"]), tmp_path, NOTHING_LEFT_OUT, None
+    )
     assert (other.identity, other.is_open) == ([], True)
     assert "because it lacks the class 'newt'; --class-order decides" in str(account.readings[0])
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
-    other, account = class_orders(images_of(tmp_path, ["cat", "dog"]), tmp_path, WHOLE, None)
+    other, account = class_orders(
+        images_of(tmp_path, ["cat", "dog"]), tmp_path, NOTHING_LEFT_OUT, None
+    )
     assert other.is_open
     assert "because it is not a text in UTF-8" in str(account.readings[0])
 
 
 def test_a_networks_own_list_decides_only_if_it_names_all_classes(tmp_path: Path) -> None:
-    orders, _ = class_orders(images_of(tmp_path, ["1", "10", "2"]), tmp_path, WHOLE, None)
+    orders, _ = class_orders(
+        images_of(tmp_path, ["1", "10", "2"]), tmp_path, NOTHING_LEFT_OUT, None
+    )
     listed = orders.as_listed({"10": 0, "1": 1, "2": 2}, 3, "class_to_idx")
     assert listed is not None
     assert [order.outputs for order in listed.possible] == [(1, 0, 2)]

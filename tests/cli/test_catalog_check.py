@@ -20,7 +20,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.data_catalog.models.timm_registry import pretrained_models, timm_config
-from dsmi_zoo.pipeline.engine.attempts import in_a_child
+from dsmi_zoo.pipeline.engine.attempts import call_in_child
 from dsmi_zoo.pipeline.networks.timm import build_model, embedding_shape, with_timm_defaults
 
 pytestmark = pytest.mark.long
@@ -116,7 +116,7 @@ def shape_and_peak_memory(model: str) -> tuple[object, int]:
 
 
 def test_a_model_of_four_gigabytes_is_checked_without_its_memory(server: None) -> None:
-    found, peak = in_a_child(shape_and_peak_memory, "eva_giant_patch14_336.clip_ft_in1k")
+    found, peak = call_in_child(shape_and_peak_memory, "eva_giant_patch14_336.clip_ft_in1k")
     assert found == ((1, 1408), 1408)
     assert peak * (1 if sys.platform == "darwin" else 1024) < 2 * 2**30
 

@@ -13,13 +13,13 @@ from hub_server import HubServer
 from huggingface_hub import constants
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.locks import claimed
+from dsmi_zoo._util.locks import acquired
 from dsmi_zoo.jobs.doctor import gpus, machine
 from dsmi_zoo.jobs.doctor import slurm as node
 from dsmi_zoo.jobs.doctor.command import doctor
 from dsmi_zoo.jobs.doctor.gpus import NvidiaDriver
 from dsmi_zoo.jobs.doctor.report import Finding, Folders
-from dsmi_zoo.jobs.doctor.slurm import Request, answering, try_route
+from dsmi_zoo.jobs.doctor.slurm import Request, listening_port, try_route
 from dsmi_zoo.jobs.progress import SILENT
 
 DRIVER = NvidiaDriver(version="535.1", cuda="12.2", gpus=("H100", "H100"))
@@ -274,7 +274,7 @@ def test_the_hub_is_asked_unless_downloads_are_forbidden(
 
 
 def test_a_route_is_tried_both_ways_and_only_for_those_who_know_the_token() -> None:
-    with answering("127.0.0.1", "secret") as port:
+    with listening_port("127.0.0.1", "secret") as port:
         assert try_route("127.0.0.1", ("127.0.0.1", port), "secret") == ("", "")
         assert try_route("127.0.0.1", ("127.0.0.1", port), "guess") == (
             "another program answers there",
@@ -308,7 +308,7 @@ def test_a_folder_that_the_node_does_not_share_is_a_problem(
     assert "does not respect a file that login made" in findings[1].found
     request.marks["OUT"].write_text("t")
     lock.unlink()  # which the failed check made
-    with claimed(lock):
+    with acquired(lock):
         assert [finding.level for finding in node.shared_findings(request, lock)] == ["ok", "ok"]
 
 

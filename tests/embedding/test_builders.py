@@ -16,7 +16,7 @@ from conftest import Command
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.registry import catalog_sha256
-from dsmi_zoo.jobs.runs.forecast import described
+from dsmi_zoo.jobs.runs.forecast import plan_lines
 from dsmi_zoo.pipeline.config.run import RunConfig, resolve_config
 from dsmi_zoo.pipeline.plan.identity import builder_hashes
 from dsmi_zoo.pipeline.plan.plan import Plan, make_plan
@@ -249,7 +249,7 @@ def test_the_plan_says_how_many_networks_keep_the_weights_that_their_builder_mak
     catalog = write_catalog(
         folder, "model,builder,checkpoint", f"a,{builder},", f"b,{builder},w.safetensors"
     )
-    lines = described(planned(catalog, cache))
+    lines = plan_lines(planned(catalog, cache))
     weights = next(line for line in lines if line.startswith("weights"))
     assert "1 local, 0 to be trained, 0 of timm's" in weights
     assert weights.endswith(", 1 as their builder makes them")

@@ -23,7 +23,7 @@ from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
 from dsmi_zoo.pipeline.engine.graph import run_entries
 from dsmi_zoo.pipeline.engine.workers import Workers
 from dsmi_zoo.pipeline.networks.custom import BuilderError, Transformed
-from dsmi_zoo.pipeline.networks.forward import Embedding, activations, undisturbed
+from dsmi_zoo.pipeline.networks.forward import Embedding, activations, evaluation_mode
 from dsmi_zoo.pipeline.networks.timm import embedding_shape
 from dsmi_zoo.pipeline.store.run_folder import read_row
 
@@ -109,7 +109,7 @@ def test_a_layers_output_is_what_it_gave_and_not_what_came_after_in_its_place(
     np.testing.assert_allclose(
         embed_inputs(model, view, CPU, layer="body.0").values, expected, rtol=1e-4, atol=1e-6
     )
-    with undisturbed(model):
+    with evaluation_mode(model):
         watched = activations(model, inputs_of(view), "body.0")
     np.testing.assert_allclose(watched, expected, rtol=1e-4, atol=1e-6)
 
@@ -160,7 +160,7 @@ def test_outputs_like_dictionaries_give_embedding_and_predictions(
     expected = tokens[:, 0] if layer is None else tokens.mean(1)
     np.testing.assert_allclose(embedding.values, expected.numpy(), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(embedding.predictions, logits.argmax(1).numpy())
-    with undisturbed(model):
+    with evaluation_mode(model):
         np.testing.assert_array_equal(activations(model, inputs_of(view), layer), embedding.values)
 
 

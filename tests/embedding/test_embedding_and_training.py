@@ -13,7 +13,7 @@ import timm
 import torch
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.files import damage, move_checksummed
+from dsmi_zoo._util.files import damage_problem, move_checksummed
 from dsmi_zoo.data_catalog.datasets.registry import open_dataset
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
@@ -269,7 +269,7 @@ def test_memory_while_embedding_does_not_grow_with_the_images(tmp_path: Path) ->
         path, made = tmp_path / f"{count}.npy", tmp_path / "made"
         np.lib.format.open_memmap(made, "w+", np.uint8, (count, 32, 32, 3)).flush()
         move_checksummed(made, path)
-        assert not damage(path)
+        assert not damage_problem(path)
         tracemalloc.start()
         values = embed(model, open_view(path), PREPROCESSING, CPU, 64).values
         most = tracemalloc.get_traced_memory()[1]

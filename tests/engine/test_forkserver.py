@@ -16,7 +16,7 @@ from dsmi_zoo._util import forkserver
 from dsmi_zoo.jobs.workers import open_workers
 from dsmi_zoo.pipeline.config.compute import MODELS
 from dsmi_zoo.pipeline.config.run import ComputeSettings
-from dsmi_zoo.pipeline.engine.attempts import Died, in_a_child
+from dsmi_zoo.pipeline.engine.attempts import ChildProcessDied, call_in_child
 
 pytestmark = pytest.mark.long
 
@@ -74,7 +74,7 @@ def parent_and_absent(*modules: str) -> tuple[int, set[str]]:
 
 
 def test_a_forked_process_has_torch_and_timm_and_its_server_one_thread(server: None) -> None:
-    parent, absent = in_a_child(parent_and_absent, "torch", "timm", *MODELS)
+    parent, absent = call_in_child(parent_and_absent, "torch", "timm", *MODELS)
     assert parent == pid_of_server()
     assert absent == set()
     assert psutil.Process(parent).num_threads() == 1
@@ -115,7 +115,7 @@ def test_a_forked_process_has_the_environment_and_the_folder_of_its_caller(
     monkeypatch.setenv("KMP_INIT_AT_FORK", "TRUE")  # which scikit-learn sets on import
     monkeypatch.chdir(tmp_path)
     before = pid_of_server()
-    environment, folder = in_a_child(environment_and_folder)
+    environment, folder = call_in_child(environment_and_folder)
     assert environment == dict(os.environ)
     assert folder == str(tmp_path)
     assert pid_of_server() == before
@@ -135,7 +135,7 @@ def test_a_forked_process_has_the_threads_that_its_environment_asks_for(
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, str(threads))
     assert forkserver.start(())
-    assert in_a_child(openblas_threads) == {threads}
+    assert call_in_child(openblas_threads) == {threads}
     assert psutil.Process(pid_of_server()).num_threads() == 1
 
 
@@ -145,9 +145,9 @@ def test_another_environment_gets_another_server_and_the_first_is_kept(
     assert forkserver.start(())
     first = pid_of_server()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # which its client reads on import
-    assert in_a_child(os.getppid) == pid_of_server() != first
+    assert call_in_child(os.getppid) == pid_of_server() != first
     monkeypatch.delenv("HF_ENDPOINT")
-    assert in_a_child(os.getppid) == first
+    assert call_in_child(os.getppid) == first
 
 
 def test_two_clusters_fork_from_one_server(server: None, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_process_that_is_killed_while_it_forks_leaves_the_server_as_it_was(apa
         child.kill()
         assert child.wait(WITHIN_S) == -signal.SIGKILL
     assert pid_of_server() == before
-    assert in_a_child(os.getppid) == before
+    assert call_in_child(os.getppid) == before
 
 
 def test_processes_end_with_a_killed_server_and_the_next_gets_a_new_one(apart: None) -> None:
@@ -186,7 +186,7 @@ def test_processes_end_with_a_killed_server_and_the_next_gets_a_new_one(apart: N
     killed = pid_of_server()
     os.kill(killed, signal.SIGKILL)
     wait_for_end(killed, *(child.pid for child in children))
-    assert in_a_child(os.getppid) == pid_of_server() != killed
+    assert call_in_child(os.getppid) == pid_of_server() != killed
 
 
 def test_a_server_that_is_killed_while_it_forks_costs_no_process_its_start(apart: None) -> None:
@@ -195,7 +195,7 @@ def test_a_server_that_is_killed_while_it_forks_costs_no_process_its_start(apart
     for number in range(6):
         if number % 2:
             os.kill(pid_of_server(), signal.SIGKILL)  # and may be dead when the next is asked for
-        begun.append(in_a_child(os.getpid))
+        begun.append(call_in_child(os.getpid))
     assert len(set(begun)) == 6
 
 
@@ -323,7 +323,7 @@ def test_without_a_server_processes_are_spawned(
 ) -> None:
     assert not forkserver.start(module(code))
     assert capfd.readouterr().err.count("\n") <= 1
-    assert in_a_child(os.getppid) == os.getpid()
+    assert call_in_child(os.getppid) == os.getpid()
 
 
 def test_workers_are_spawned_where_no_server_can_run(module: Module, tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_a_server_that_cannot_fork_survives_and_processes_are_spawned(
     with pytest.raises(BlockingIOError):
         forkserver.Forked(forkserver.ForkingProcess(target=os.getpid), server)
     assert is_alive(pid_of_server())
-    assert in_a_child(os.getppid) == os.getpid()
+    assert call_in_child(os.getppid) == os.getpid()
     assert "spawning a process, because none can be forked" in told.text
 
 
@@ -367,10 +367,10 @@ def end_oneself() -> None:
 
 
 def test_the_exit_of_a_forked_process_is_reported(server: None) -> None:
-    with pytest.raises(Died, match="with exit code 7"):
-        in_a_child(end_oneself)
-    with pytest.raises(Died, match="by SIGKILL"):
-        in_a_child(kill_oneself)
+    with pytest.raises(ChildProcessDied, match="with exit code 7"):
+        call_in_child(end_oneself)
+    with pytest.raises(ChildProcessDied, match="by SIGKILL"):
+        call_in_child(kill_oneself)
 
 
 def kill_oneself() -> None:

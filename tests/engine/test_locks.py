@@ -16,7 +16,7 @@ from interleavings import STALE_AFTER_S, Given, explore
 
 from dsmi_zoo._util import locks
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.locks import Held, claimed, exclusive, holder
+from dsmi_zoo._util.locks import LockHeldError, acquired, exclusive, holder
 from dsmi_zoo.jobs.runs.driver_lock import driver_lock, drivers, drivers_folder
 
 pytestmark = pytest.mark.long
@@ -126,7 +126,7 @@ def test_a_driver_suspended_at_its_start_does_not_run_beside_another(
     def taken_over(lock: Path) -> Any:
         entrance = next((lock.parent / "entrance").iterdir())
         entrance.rename(entrance.with_name(f"{THERE},pid=7,start=5,claim={7:032x}"))
-        return claimed(lock)
+        return acquired(lock)
 
     monkeypatch.setattr("dsmi_zoo.jobs.runs.driver_lock.claimed", taken_over)
     with pytest.raises(InputError, match="was stopped while it began"), driver_lock(tmp_path):
@@ -183,7 +183,7 @@ def test_one_holds_the_lock_at_a_time_in_every_interleaving_and_all_go_on(
 
 def test_one_claim_on_a_stale_lock_wins_in_every_interleaving(in_memory: Path) -> None:
     given = Given((HERE, HERE), may_give_up=True, preemptions=3, prepare=stale)
-    assert explore(locks, claimed, in_memory / "f", given) > 200
+    assert explore(locks, acquired, in_memory / "f", given) > 200
 
 
 # Real processes that are killed and stopped.
@@ -247,11 +247,11 @@ def test_the_lock_of_a_zombie_is_taken_at_once(
     lock = tmp_path / "lock"
     owner = script("with exclusive(lock):\n    print('in', flush=True)\n    time.sleep(60)", lock)
     assert line_of(owner) == "in"
-    with pytest.raises(Held, match=f"process {owner.pid} on "), claimed(lock):
+    with pytest.raises(LockHeldError, match=f"process {owner.pid} on "), acquired(lock):
         pass
     owner.kill()
     os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
-    with claimed(lock):
+    with acquired(lock):
         pass
 
 
@@ -272,14 +272,14 @@ def test_a_living_process_of_this_machine_keeps_its_lock_whatever_the_clock_says
     with exclusive(tmp_path / "lock"):
         for file in (tmp_path / "lock", *(tmp_path / "lock").glob("*")):
             os.utime(file, (1, 1))  # as if the clock had leapt by decades
-        with pytest.raises(Held), claimed(tmp_path / "lock"):
+        with pytest.raises(LockHeldError), acquired(tmp_path / "lock"):
             pass
 
 
 def test_a_lock_from_the_future_becomes_stale(tmp_path: Path) -> None:
     file = a_lock_of(tmp_path / "lock", THERE, 7)
     os.utime(file, (time.time() + 10_000,) * 2)
-    with claimed(tmp_path / "lock"):
+    with acquired(tmp_path / "lock"):
         pass
 
 
@@ -314,7 +314,7 @@ def test_processes_of_another_host_with_the_same_name_are_not_looked_up_here(
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     a_lock_of(tmp_path / "lock", machine, gone.pid)
-    with pytest.raises(Held), claimed(tmp_path / "lock"):
+    with pytest.raises(LockHeldError), acquired(tmp_path / "lock"):
         pass
 
 
@@ -326,12 +326,12 @@ def test_a_file_in_the_place_of_a_lock_is_kept_while_it_is_touched_and_then_take
 ) -> None:
     lock = tmp_path / "lock"
     lock.touch()  # as an earlier version left it that was killed before it had written its name
-    with pytest.raises(Held, match="an unknown process"), claimed(lock):
+    with pytest.raises(LockHeldError, match="an unknown process"), acquired(lock):
         pass
     assert seconds_to_take(lock, stale_after_s=0.3) > 0.3
     lock.write_bytes(b"\xff\xfe\x00")
     os.utime(lock, (1, 1))
-    with claimed(lock):
+    with acquired(lock):
         pass
     lock.symlink_to(tmp_path)
     assert seconds_to_take(lock, stale_after_s=0.3) > 0.3
@@ -348,7 +348,7 @@ def test_an_empty_folder_is_free_and_one_with_other_things_is_refused_and_left_a
     (lock / "thesis").mkdir(parents=True)
     for ask in (
         lambda: exclusive(lock).__enter__(),
-        lambda: claimed(lock).__enter__(),
+        lambda: acquired(lock).__enter__(),
         lambda: holder(lock),
     ):
         with pytest.raises(InputError, match="lock is not a lock: it holds thesis; move it away"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from test_locks import THERE, a_lock_of
 
-from dsmi_zoo._util.locks import Held, claimed, exclusive
+from dsmi_zoo._util.locks import LockHeldError, acquired, exclusive
 from dsmi_zoo.jobs.runs.driver_lock import drivers, drivers_folder
 
 
@@ -33,7 +33,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_leaves_no_half_made_lock(small: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         (small / "big").write_bytes(bytes(10_000))
-    with exclusive(small / "lock"), pytest.raises(Held), claimed(small / "lock"):
+    with exclusive(small / "lock"), pytest.raises(LockHeldError), acquired(small / "lock"):
         pass
     with suppress(OSError):  # until there is no room for a name
         for number in range(30):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo._util.locks import STALE_AFTER_S, Held, claimed, holder
+from dsmi_zoo._util.locks import STALE_AFTER_S, LockHeldError, acquired, holder
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.jobs.runs.driver_lock import driver_lock, drivers_folder
@@ -93,10 +93,10 @@ def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dea
     tmp_path: Path,
 ) -> None:
     lock = tmp_path / "lock"
-    with claimed(lock) as claim:
+    with acquired(lock) as claim:
         with (
-            pytest.raises(Held, match=f"process {os.getpid()} on .*, heard of 0 s ago"),
-            claimed(lock),
+            pytest.raises(LockHeldError, match=f"process {os.getpid()} on .*, heard of 0 s ago"),
+            acquired(lock),
         ):
             pass
         assert not claim.is_lost()
@@ -105,7 +105,7 @@ def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dea
     code += "with claimed(Path(sys.argv[1])): os._exit(0)"
     subprocess.run([sys.executable, "-c", code, str(lock)], check=True, timeout=30)
     assert lock.exists()
-    with claimed(lock):
+    with acquired(lock):
         assert holder(lock) is not None
     assert list(tmp_path.iterdir()) == []
 
@@ -117,11 +117,11 @@ def test_a_lock_of_another_host_is_taken_over_only_when_its_heart_has_stopped(
     theirs = lock / f"host=elsewhere,boot=b,space=1,pid=77,start=5,claim={'0' * 32}"
     lock.mkdir()
     theirs.touch()
-    with pytest.raises(Held, match="process 77 on elsewhere"), claimed(lock):
+    with pytest.raises(LockHeldError, match="process 77 on elsewhere"), acquired(lock):
         pass
     past = time.time() - 200
     os.utime(theirs, (past, past))
-    with claimed(lock) as claim:
+    with acquired(lock) as claim:
         assert not theirs.exists()
         next(lock.iterdir()).rename(theirs)
         assert claim.is_lost()

@@ -10,7 +10,7 @@ import pytest
 from dsmi_zoo.jobs.clusters.local import local_cluster
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
 from dsmi_zoo.pipeline.engine import workers as watched
-from dsmi_zoo.pipeline.engine.attempts import Died, in_a_child
+from dsmi_zoo.pipeline.engine.attempts import ChildProcessDied, call_in_child
 from dsmi_zoo.pipeline.engine.workers import Workers, WorkersLost
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -44,8 +44,8 @@ def _sleeping_in(process: int) -> int:
 
 
 def test_a_suspended_last_attempt_is_killed_when_its_time_is_up() -> None:
-    with pytest.raises(Died, match="by SIGKILL, because it was suspended for 1 s"):
-        in_a_child(_suspend_oneself, timeout=1.0)
+    with pytest.raises(ChildProcessDied, match="by SIGKILL, because it was suspended for 1 s"):
+        call_in_child(_suspend_oneself, timeout=1.0)
 
 
 def _suspend_oneself() -> None:

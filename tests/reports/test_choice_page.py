@@ -17,12 +17,12 @@ from run_records import record_of
 from test_reports_ranking import models, row
 
 from dsmi_zoo import embedding
-from dsmi_zoo.data_catalog.datasets.base import WHOLE
+from dsmi_zoo.data_catalog.datasets.base import NOTHING_LEFT_OUT
 from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders, orders_by_name, with_open_order
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.pipeline.measures.catalog import joined_reasons
 from dsmi_zoo.pipeline.networks.timm import loading_code
-from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, Passed, RunRecord, SearchNote
+from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, RunRecord, SearchHistory, SearchStage
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
 from dsmi_zoo.pipeline.store.subset_file import write_subset
 from dsmi_zoo.reports.page.build import write_page
@@ -39,7 +39,7 @@ PREPROCESSING = Preprocessing(
 )
 
 
-def on(dataset: str, search: SearchNote | None = None) -> RunRecord:
+def on(dataset: str, search: SearchHistory | None = None) -> RunRecord:
     record = record_of()
     folder = Path("/home/me/some photos")
     subset = record.config.subset.model_copy(update={"dataset": dataset, "data_root": folder})
@@ -221,8 +221,8 @@ def test_no_title_holds_a_path_of_this_machine(tmp_path: Path) -> None:
 
 def test_a_budget_that_was_too_short_is_said_before_the_winner(tmp_path: Path) -> None:
     gone = Dropped(model="weak@224", accuracy=20.0, low=10.0, high=30.0, reason="below")
-    stage = Passed(images=50, models=6, seconds=3.0, dropped=[gone])
-    search = SearchNote(budget_s=60, left_out=["big@448", "bigger@448"], stages=[stage])
+    stage = SearchStage(images=50, models=6, seconds=3.0, dropped=[gone])
+    search = SearchHistory(budget_s=60, left_out=["big@448", "bigger@448"], stages=[stage])
     page, summary = said(with_accuracies(), on("csv", search), tmp_path)
     assert summary["lead"].startswith(
         "The budget was too short to say which model suits best: 2 of 8 were not tried"
@@ -235,8 +235,8 @@ def test_the_page_says_how_likely_the_best_was_dropped_and_what_that_costs(tmp_p
     gone = Dropped(model="weak@224", accuracy=20.0, low=10.0, high=30.0, reason="clearly worse")
     late = Dropped(model="slow@224", reason=NO_TIME)
     counts = {"contenders": 6, "contenders_alone": 4}
-    stage = Passed(images=50, models=7, seconds=3.0, dropped=[gone, late], **counts)
-    search = SearchNote(budget_s=60, stages=[stage], metric="accuracy", error_rate=5.0)
+    stage = SearchStage(images=50, models=7, seconds=3.0, dropped=[gone, late], **counts)
+    search = SearchHistory(budget_s=60, stages=[stage], metric="accuracy", error_rate=5.0)
     page, _ = said(with_accuracies(), on("csv", search), tmp_path / "new")
     page = page.replace("&#39;", "'")
     assert (
@@ -248,7 +248,7 @@ def test_the_page_says_how_likely_the_best_was_dropped_and_what_that_costs(tmp_p
     )
     assert "1 model dropped for lack of time is not covered" in page
     before = {"budget_s": 60, "stages": [{"images": 50, "models": 7, "seconds": 3.0}]}
-    old = SearchNote.model_validate(before)
+    old = SearchHistory.model_validate(before)
     assert (old.metric, old.error_rate, old.stages[0].contenders) == (None, None, None)
     page, _ = said(with_accuracies(), on("csv", old), tmp_path / "old")
     assert "7 models on 50 images" in page
@@ -290,7 +290,9 @@ def test_those_tied_with_the_best_are_named_with_costs_and_loading_code(tmp_path
 
 def test_an_open_order_is_said_where_an_accuracy_is_empty_for_it() -> None:
     names = ("1", "10", "2")
-    account = with_open_order(WHOLE, ClassOrders(names, orders_by_name(names), is_open=True))
+    account = with_open_order(
+        NOTHING_LEFT_OUT, ClassOrders(names, orders_by_name(names), is_open=True)
+    )
     images, rows = on("csv").subset.model_copy(update={"account": account}), with_accuracies()
     assert warnings_of_images(images, rows) == []
     rows["undefined_scores"] = (

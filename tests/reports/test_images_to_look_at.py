@@ -17,7 +17,7 @@ from dsmi_zoo.pipeline.config.run import SubsetSettings
 from dsmi_zoo.pipeline.measures.core.hits import packed, unpacked
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.reports.page.build import write_page
-from dsmi_zoo.reports.statistics.classes import Images, judged
+from dsmi_zoo.reports.statistics.classes import Images, judge_images
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
@@ -27,7 +27,7 @@ def test_disputed_and_missed_images_are_those_of_a_count_by_hand(k, m, random) -
     hits = np.array([[random.random() < 0.5 for _ in range(m)] for _ in range(k)])
     is_best = np.array([True] + [random.random() < 0.5 for _ in range(k - 1)])
     images = Images(np.zeros(m, dtype=np.int64), ("a",))
-    found = judged(images, [str(i) for i in range(m)], hits, is_best, None)
+    found = judge_images(images, [str(i) for i in range(m)], hits, is_best, None)
     by_hand = [i for i in range(m) if 0 < sum(hits[is_best, i]) < sum(is_best)]
     assert sorted(found.disputed.tolist()) == by_hand
     away = [abs(sum(hits[is_best, i]) - sum(is_best) / 2) for i in found.disputed]

@@ -17,7 +17,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.forkserver import child_process
 from dsmi_zoo.jobs.progress import SILENT
 from dsmi_zoo.jobs.runs import finalists as command
-from dsmi_zoo.jobs.runs.run import elsewhere
+from dsmi_zoo.jobs.runs.run import with_compute_changes
 from dsmi_zoo.jobs.runs.status import status
 from dsmi_zoo.pipeline.config.finetuning import FineTuning
 from dsmi_zoo.pipeline.config.run import RunConfig
@@ -47,7 +47,7 @@ def out(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def settings(out: Path, top: int, **compute: Any) -> RunConfig:
-    config = elsewhere(read_run(out).config, {"finetune": top, **compute})
+    config = with_compute_changes(read_run(out).config, {"finetune": top, **compute})
     return config.model_copy(update={"out": out})
 
 

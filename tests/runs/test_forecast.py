@@ -13,10 +13,10 @@ from dsmi_zoo.jobs.runs.forecast import (
     PRECISION_SHARE,
     START_S,
     Fleet,
-    described,
-    estimated,
+    estimate_run,
     fleet_of,
     forward_time,
+    plan_lines,
     to_download,
 )
 from dsmi_zoo.pipeline.config.compute import ComputeSettings
@@ -47,14 +47,14 @@ def planned(folder: Path, **settings: Any) -> Plan:
 
 def test_gpus_share_the_forward_passes_and_processes_the_rest(tmp_path: Path) -> None:
     plan = planned(tmp_path)
-    one = estimated(plan, Fleet(100, 1, ""), 0)
+    one = estimate_run(plan, Fleet(100, 1, ""), 0)
     assert one.total == pytest.approx(
         START_S + max(one.forward, (one.forward + one.others) / len(plan.jobs)), rel=0.2
     )
-    few = estimated(plan, Fleet(2, 1, ""), 0)
+    few = estimate_run(plan, Fleet(2, 1, ""), 0)
     assert few.total == pytest.approx(START_S + (few.forward + few.others) / 2)
-    assert estimated(plan, Fleet(2, 0, ""), 0).forward > 20 * few.forward, "cores"
-    assert estimated(plan, Fleet(2, 1, ""), 30e9).total == pytest.approx(few.total + 1000), (
+    assert estimate_run(plan, Fleet(2, 0, ""), 0).forward > 20 * few.forward, "cores"
+    assert estimate_run(plan, Fleet(2, 1, ""), 30e9).total == pytest.approx(few.total + 1000), (
         "30 MB a second"
     )
     assert few.memory > 2 * (1.5e9 + 4 * 300e6)
@@ -63,7 +63,7 @@ def test_gpus_share_the_forward_passes_and_processes_the_rest(tmp_path: Path) ->
 def test_the_precision_counts_as_its_arithmetic_does(tmp_path: Path) -> None:
     fleet = Fleet(4, 2, "")
     seconds = {
-        name: estimated(planned(tmp_path, precision=name), fleet, 0).forward
+        name: estimate_run(planned(tmp_path, precision=name), fleet, 0).forward
         for name in PRECISION_SHARE
     }
     assert seconds["fp32"] == pytest.approx(4 * seconds["bf16"])
@@ -78,7 +78,7 @@ def test_published_figures_are_compiled_so_an_eager_run_is_planned_slower(tmp_pa
     compiled = planned(
         tmp_path, precision="bf16", models=["resnet50.a*"], compute={"compile": True}
     )
-    of_eager, of_compiled = estimated(eager, fleet, 0), estimated(compiled, fleet, 0)
+    of_eager, of_compiled = estimate_run(eager, fleet, 0), estimate_run(compiled, fleet, 0)
     assert of_eager.forward == pytest.approx(EAGER * of_compiled.forward)
     assert of_compiled.others > of_eager.others + 25 * len(eager.jobs), "compiling takes a while"
     on_cores = {
@@ -90,7 +90,7 @@ def test_published_figures_are_compiled_so_an_eager_run_is_planned_slower(tmp_pa
     assert "eager: 1.69 times as long as published (1.25 to 2.24)" in forward_time(eager, gpu)
     assert "compiled as published" in forward_time(compiled, gpu)
     cores = planned(tmp_path, models=["resnet50.a*"], compute={**compute, "compile": True})
-    (line,) = (one for one in described(cores) if one.startswith("  forward"))
+    (line,) = (one for one in plan_lines(cores) if one.startswith("  forward"))
     assert ", compiled: " in line
 
 
@@ -106,7 +106,7 @@ def test_the_cluster_that_is_asked_for_is_the_one_that_is_planned_for(tmp_path: 
 
 def test_the_plan_ends_with_the_time_in_all_the_download_and_the_memory(tmp_path: Path) -> None:
     plan = planned(tmp_path, compute={"cluster": "local", "workers": 2})
-    in_all, memory = described(plan)[-2:]
+    in_all, memory = plan_lines(plan)[-2:]
     files = {job.entry.weights: 4e6 * job.entry.params_m for job in plan.jobs}
     assert to_download(plan.jobs, tmp_path / "cache") == pytest.approx(sum(files.values())), (
         "each file once"
@@ -124,7 +124,7 @@ def test_on_cores_the_published_figures_of_a_cpu_count(tmp_path: Path) -> None:
         slower = RESNET18_CPU_THROUGHPUT / job.entry.extras["cpu_throughput"]
         assert estimate(job, 10, on_cpu=True).image == pytest.approx(slower / 10)
         assert estimate(job, 10).image != pytest.approx(slower / 10)
-    (forward,) = (line for line in described(plan) if line.startswith("  forward"))
+    (forward,) = (line for line in plan_lines(plan) if line.startswith("  forward"))
     assert forward.endswith(f": {len(plan.jobs)} by {OF_A_CPU}")
     assert "one GPU" not in forward
 
@@ -192,8 +192,8 @@ def test_unknown_columns_of_a_catalogue_are_listed_in_the_plan_and_once_in_the_l
     plan = planned(tmp_path, catalog=str(catalog), models=())
     words = "3 unknown columns, kept as numbers of your own: "
     words += "acc (did you mean top1?), layers (did you mean layer?), x"
-    assert f"  columns   {words}" in described(plan)
+    assert f"  columns   {words}" in plan_lines(plan)
     log_plan(plan)
     assert told.text.count(words) == 1
     built_in = planned(tmp_path, catalog="digits", models=("test_vit.*",))
-    assert "columns" not in "".join(described(built_in))
+    assert "columns" not in "".join(plan_lines(built_in))

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.jobs.runs.forecast import described, forecast
+from dsmi_zoo.jobs.runs.forecast import forecast, plan_lines
 from dsmi_zoo.jobs.runs.run import rerun, run
 from dsmi_zoo.jobs.runs.status import status
 from dsmi_zoo.pipeline.config.run import resolve_config
@@ -247,10 +247,10 @@ def test_a_plan_counts_only_what_the_run_would_compute(
     go: Run, mine: Path, settings: dict[str, Any], server: None
 ) -> None:
     config = resolve_config({**settings, "catalog": str(mine)})
-    before = described(make_plan(config))
+    before = plan_lines(make_plan(config))
     assert ", 1 to compute" in before[0]
     assert any("forward" in line and "1 by one batch timed" in line for line in before)
     go(mine)
-    after = described(make_plan(config))
+    after = plan_lines(make_plan(config))
     assert "; 1 done in " in after[0]
     assert after[-1] == "work        nothing to compute: the run only writes the report"

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.jobs.runs.forecast import RESNET18_A_CORE, Fleet, estimated
-from dsmi_zoo.jobs.runs.run import missing
+from dsmi_zoo.jobs.runs.forecast import RESNET18_A_CORE, Fleet, estimate_run
+from dsmi_zoo.jobs.runs.run import jobs_to_compute
 from dsmi_zoo.jobs.runs.state import open_out
 from dsmi_zoo.pipeline.config.run import RunConfig, resolve_config
 from dsmi_zoo.pipeline.embedding import embed
@@ -72,7 +72,7 @@ def planned(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
 
 def done(plan: Plan, here: Workers) -> list[Outcome]:
     open_out(plan)
-    todo = missing(plan, retry_failed=False)
+    todo = jobs_to_compute(plan, retry_failed=False)
     return list(run_entries(here, plan, todo)) if todo else []
 
 
@@ -275,6 +275,6 @@ def test_a_forecast_counts_one_forward_pass_for_all_layers_of_a_network(planned:
     one, more = (planned("net,NETS:net,,32,net", layers=layers) for layers in ((), "blocks"))
     speed = Speed(RESNET18_A_CORE, on_cpu=True)
     fleet = Fleet(1, 0, "1 core")
-    few, many = (estimated(plan, fleet, 0, speed) for plan in (one, more))
+    few, many = (estimate_run(plan, fleet, 0, speed) for plan in (one, more))
     assert many.forward == pytest.approx(few.forward)
     assert many.others > few.others, "each row has its measures"

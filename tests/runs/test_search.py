@@ -34,9 +34,9 @@ from dsmi_zoo.pipeline.plan.cost import (
     resnet18_rate,
     wall_seconds,
 )
-from dsmi_zoo.pipeline.plan.order import by_promise
+from dsmi_zoo.pipeline.plan.order import search_order
 from dsmi_zoo.pipeline.plan.plan import Job, make_plan
-from dsmi_zoo.pipeline.store.record import SearchNote
+from dsmi_zoo.pipeline.store.record import SearchHistory
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 from dsmi_zoo.pipeline.weights.waves import within_download
@@ -154,7 +154,7 @@ def test_a_stage_keeps_what_may_be_the_best_and_notes_what_its_caution_costs(
         ]
     )  # fmt: skip
     prices = Prices({job.slug: Cost(0.1, 0.001) for job in jobs}, 1, 1)
-    halving = Halving(plan, prices, stages, jobs, monotonic() + 300, SearchNote(budget_s=300))
+    halving = Halving(plan, prices, stages, jobs, monotonic() + 300, SearchHistory(budget_s=300))
     assert halving.level == 0.05
     del halving.stages[0]
     record = halving.note.stage(stage.images)
@@ -243,7 +243,7 @@ def cut_short(
     return out, done.stdout
 
 
-def _note(out: Path) -> SearchNote:
+def _note(out: Path) -> SearchHistory:
     note = read_run(out).search
     assert note is not None
     return note
@@ -298,8 +298,8 @@ def test_a_search_without_time_measures_the_cheapest_model_and_names_the_others(
 
 def test_a_short_budget_goes_to_models_that_no_cheaper_one_beats() -> None:
     seconds, accuracies = [1.0, 2.0, 3.0, 4.0, 5.0], [60.0, 50.0, 80.0, None, 90.0]
-    assert by_promise(seconds, accuracies) == [0, 2, 4, 1, 3]
-    assert by_promise([3.0, 1.0, 2.0], [None, None, None]) == [1, 2, 0], (
+    assert search_order(seconds, accuracies) == [0, 2, 4, 1, 3]
+    assert search_order([3.0, 1.0, 2.0], [None, None, None]) == [1, 2, 0], (
         "the cheapest first, where nothing is known"
     )
 
@@ -308,7 +308,7 @@ def test_a_short_budget_goes_to_models_that_no_cheaper_one_beats() -> None:
 def test_no_model_comes_before_one_that_is_cheaper_and_better(
     models: list[tuple[float, float]],
 ) -> None:
-    order = by_promise([cost for cost, _ in models], [accuracy for _, accuracy in models])
+    order = search_order([cost for cost, _ in models], [accuracy for _, accuracy in models])
     assert sorted(order) == list(range(len(models)))
     for earlier, later in combinations(order, 2):
         (cost, accuracy), (later_cost, later_accuracy) = models[earlier], models[later]

@@ -13,7 +13,7 @@ from conftest import Command
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.data_catalog.models.registry import published_speeds
-from dsmi_zoo.jobs.tools.timing import described, known_times
+from dsmi_zoo.jobs.tools.timing import known_times, table_lines
 from dsmi_zoo.pipeline.embedding import timing
 from dsmi_zoo.pipeline.store.timed import Place, read_timed, timed_path, write_timed
 
@@ -69,7 +69,7 @@ def test_a_network_is_timed_at_one_image_and_at_the_fastest_batch(
     assert read_timed(path).model_dump(mode="json") == row.model_dump(mode="json")
     other = timed_path(tmp_path, NETWORK.slug, Place("cpu", "another", 1), "fp32")
     assert other != path, "each device has its own"
-    head, titles, *lines = described([row])
+    head, titles, *lines = table_lines([row])
     assert head == "this processor, 1 thread, fp32"
     assert titles.split()[:2] == ["model", "batch"]
     assert lines[0].startswith("a/b@32 eager")

@@ -16,9 +16,9 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.store.record import (
     Dropped,
     EntryRecord,
-    Passed,
     RunRecord,
-    SearchNote,
+    SearchHistory,
+    SearchStage,
     parse_record,
 )
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
@@ -26,11 +26,11 @@ from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, write_run
 FIRST_VERSION = Path(__file__).parents[1].joinpath("run_of_the_first_version.json")
 WHOLE = record_of(EntryRecord(model="net.a", img_size=32, slug="net-a-32", row_id="r")).model_copy(
     update={
-        "search": SearchNote(
+        "search": SearchHistory(
             budget_s=301.0,
             left_out=["net.b@32"],
             stages=[
-                Passed(
+                SearchStage(
                     images=140,
                     models=1,
                     seconds=2.5,

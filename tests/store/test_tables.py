@@ -6,7 +6,7 @@ import pytest
 import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
-from dsmi_zoo.pipeline.store.schema import for_people
+from dsmi_zoo.pipeline.store.schema import in_display_order
 
 
 def row(model: str, **columns: object) -> dict[str, object]:
@@ -50,7 +50,7 @@ def test_one_row_is_found_by_its_models_name_and_size(rows) -> None:
 
 
 def test_the_model_accuracies_and_scores_are_the_first_columns_and_none_is_lost(rows) -> None:
-    ordered = for_people(rows)
+    ordered = in_display_order(rows)
     columns = list(ordered.columns)
     assert columns[:3] == ["model", "img_size", "status"]
     assert columns.index("top1") < columns.index("dsmi_z_y") < columns.index("row_id")

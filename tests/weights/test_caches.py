@@ -74,9 +74,9 @@ def test_a_view_without_a_good_note_is_made_again(tmp_path: Path, note: str | No
         files.note_path(path).unlink()
     else:
         files.note_path(path).write_text(note)
-    assert files.damage(path) == files.NO_NOTE
+    assert files.damage_problem(path) == files.NO_NOTE
     make_view(path, eight_digits(), 32, PREPROCESSING)
-    assert not files.damage(path)
+    assert not files.damage_problem(path)
 
 
 def test_a_kill_between_note_and_file_leaves_nothing_that_is_believed(
@@ -96,9 +96,9 @@ def test_a_kill_between_note_and_file_leaves_nothing_that_is_believed(
     with pytest.raises(KeyboardInterrupt):
         files.move_checksummed(new, path)
     assert path.read_bytes() == b"of an older version"
-    assert files.damage(path)
+    assert files.damage_problem(path)
     path.unlink()
-    assert files.damage(path) == "is missing"
+    assert files.damage_problem(path) == "is missing"
 
 
 @given(content=st.binary(min_size=1, max_size=200), place=st.integers(0, 1599))
@@ -109,20 +109,20 @@ def test_every_flipped_bit_of_a_checksummed_file_is_noticed(
 ) -> None:
     path = tmp_path / "file"
     files.write_checksummed(path, lambda file: file.write(content))
-    assert not files.damage(path)
+    assert not files.damage_problem(path)
     path.unlink()
     path.write_bytes(flipped(content, place % (8 * len(content))))
-    assert files.damage(path)
+    assert files.damage_problem(path)
 
 
 def test_a_change_within_one_tick_of_the_file_systems_clock_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     files.write_checksummed(path, lambda file: file.write(b"right"))
-    assert not files.damage(path)
+    assert not files.damage_problem(path)
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     path.write_bytes(b"wrong")
     os.utime(path, ns=times)
-    assert files.damage(path)
+    assert files.damage_problem(path)
 
 
 @pytest.mark.parametrize(
