@@ -175,9 +175,7 @@ class Window(Generic[AnyJob]):
             return
         self._confirm()
         workers = self._workers.count()
-        self._room = self._ahead * max(
-            workers, 1
-        )  # a cluster may start workers only for queued work
+        self._room = self._ahead * max(workers, 1)  # a cluster may grow only if there is work
         self._looked = monotonic()
 
     def _submit_next(self) -> None:
