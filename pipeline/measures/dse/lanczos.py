@@ -62,7 +62,7 @@ class _Top:
 
     @classmethod
     def of(cls, operator: Operator, basis: Array, product: Array) -> "_Top":
-        """Return them from an orthonormal basis [n, 1 + s] and the product [n, s] with all but its first vector."""
+        """Return Ritz vectors from an orthonormal basis [n, 1 + s] and the product [n, s] with all but its first."""
         xp = namespace(basis)
         inner = to_host(basis[:, 1:].T @ product)
         values, rotation = np.linalg.eigh((inner + inner.T) / 2)
