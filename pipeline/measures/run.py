@@ -154,7 +154,7 @@ def measure(
         `probe_hits`), or ``"default"``: those of a run's row, at half the cost.
     image_ids : [n], optional
         The image of each sample: repeats of an image share an id, and are permuted and left out together. By default
-        each sample is an image of its own.
+        each sample is a separate image.
     input_clusters : [n] or [n, 1], optional
         The cluster of each sample's input, from `cluster_inputs`; without it, ``_z_x`` scores are left out.
     sigma : float, optional

@@ -126,7 +126,7 @@ def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArra
     Parameters
     ----------
     image_ids : [n] or None
-        Repeats of an image share an id; with None every sample is an image of its own.
+        Repeats of an image share an id; with None, every sample is a separate image.
     classes : int64 [n]
         The class of each sample.
 

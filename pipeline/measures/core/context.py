@@ -33,7 +33,7 @@ class MeasureContext:
     labels : [n] or [n, 1] or None
         The class of each sample.
     image_ids : [n] or None
-        The image of each sample; by default each sample is an image of its own.
+        The image of each sample; by default, each sample is a separate image.
     input_clusters : [n] or [n, 1] or None
         The cluster of each sample's input.
     settings : MeasureSettings

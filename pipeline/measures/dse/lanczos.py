@@ -26,7 +26,7 @@ from .operator import HELD_BYTES, DiffusionOperator, Operator
 
 MIN_DEFLATED, MOST_DEFLATED = 23, 64  # Ritz vectors of the top of the spectrum
 MAX_DEFLATED = 320
-"""Where every product recomputes the kernel, more Ritz vectors cost little in comparison. They save products if there
+"""Most Ritz vectors where every product recomputes the kernel: they then cost little, and save products if there
 is one for every dimension of the points and ``_BEYOND_LINEAR`` more: many spectra have a step there."""
 _BEYOND_LINEAR = 48
 _POINTS_EACH = 16  # least points per Ritz vector
@@ -391,7 +391,7 @@ class _Tally:
         return np.array([1 / (np.log(2) * S) + T / S**2, -1 / S])
 
     def standard_error(self) -> float:
-        """Return the entropy's error, from the spread over probes; 1.96 of it cover ``COVERAGE`` by Student's t."""
+        """Return the entropy's standard error from the spread over probes; 1.96 of it cover ``COVERAGE`` (Student)."""
         from scipy.special import stdtrit  # imported here: it takes a fifth of a second
 
         free = self.count - 3

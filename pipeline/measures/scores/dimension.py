@@ -70,7 +70,7 @@ def participation_ratio(context: MeasureContext) -> float:
 
 
 def _two_nn_error(context: MeasureContext) -> float:
-    """Return the standard error of the maximum-likelihood estimate of an exponent from as many points."""
+    """Return the standard error of a maximum-likelihood estimate of the exponent from the same number of points."""
     return two_nn_dimension(context) / float(np.sqrt(len(context.different_image_points)))
 
 

@@ -135,7 +135,7 @@ def probe_hits(context: MeasureContext) -> str:
 
 
 def comparable(Z: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return an embedding [n, d] centred, with a total variance of 1, so that two have equal weight in a probe."""
+    """Return an embedding [n, d], centred and with a total variance of 1, so that two weigh the same in a probe."""
     centred = Z.astype(np.float64)
     centred /= np.abs(centred).max() or 1.0  # squares stay in range
     centred -= centred.mean(axis=0)
