@@ -1,4 +1,4 @@
-"""The task that fine-tunes one entry of a run: a training for each held-out part, then one row."""
+"""The task that fine-tunes one entry of a run: one training per held-out part, then one row."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +45,7 @@ KIND = "finetune"
 
 @dataclass(frozen=True)
 class Images:
-    """The images to learn: for each row of the view its image and class, numbered from 0; the class of each image."""
+    """The images of a fine-tuning: each view row's image and class, and each image's class, numbered from 0."""
 
     image_of_row: np.ndarray
     class_of_row: np.ndarray
@@ -73,7 +73,7 @@ class Images:
 
 @dataclass(frozen=True)
 class FineTuneTask(EntryTask):
-    """Fine-tune an entry; the identity of its job is that of the fine-tuning.
+    """The task that fine-tunes an entry; the identity of its job is that of the fine-tuning.
 
     Each finished training is on disk before the next one begins.
 
@@ -104,18 +104,18 @@ class FineTuneTask(EntryTask):
         write_finetuned(self.config.folder, self.job.slug, row)
 
     def stored(self) -> dict[str, Any] | None:
-        """Return the row that was written since the task was submitted."""
+        """Return the row if it was written after the task was submitted, else None."""
         out, slug = self.config.folder, self.job.slug
         is_new = mark_of(finetuned_path(out, slug)) != self.mark
         return read_finetuned_row(out, slug) if is_new else None
 
     def discard(self) -> None:
-        """Delete the predictions of the trainings, which are in the row."""
+        """Delete the pending predictions of the trainings, which the row now contains."""
         self._pending.discard()
 
     def fill(self, row: dict[str, Any], weights: Path | None) -> None:
-        """Train once for each held-out part, unless an earlier attempt has, and predict the classes there."""
-        tuning = import_module("dsmi_zoo.pipeline.embedding.finetune")  # before the model's time
+        """Train once per held-out part, unless an earlier attempt did, and predict the classes of that part."""
+        tuning = import_module("dsmi_zoo.pipeline.embedding.finetune")  # before the clock starts
         images = Images.of(self.config.folder)
         tuning.check_classes(images.classes)
         known = read_finetuned_row(self.config.folder, self.job.slug) or {}
@@ -181,7 +181,7 @@ class FineTuneTask(EntryTask):
         weights: Path | None,
         clock: ModelClock,
     ) -> tuple[np.ndarray, dict[str, float]]:
-        """Return the predictions for the held-out rows of a network trained on all others, and what that took."""
+        """Train on all other rows; return the predictions for the held-out rows, and the seconds and memory used."""
         from ..embedding.finetune import predicted
 
         train = np.setdiff1d(np.arange(len(images.class_of_row)), rows)
@@ -197,7 +197,7 @@ class FineTuneTask(EntryTask):
     def _trained(
         self, images: Images, train: np.ndarray, weights: Path | None, clock: ModelClock, seed: int
     ) -> "Iterator[tuple[torch.nn.Module, Inputs, torch.device]]":
-        """Yield the network trained on some rows, its images and the device, which it has alone until the end."""
+        """Yield the network trained on the ``train`` rows, its images, and the device, held exclusively until exit."""
         import torch
 
         from ..embedding.finetune import fine_tune, with_new_classifier
@@ -244,9 +244,9 @@ class FineTuneTask(EntryTask):
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the greatest memory since, in bytes: of the GPU, else of this process.
+    """Yield a function that returns the peak memory since entry, in bytes: of the GPU, else of this process.
 
-    Linux resets a process's greatest resident memory on demand; elsewhere it is that of the process's whole life.
+    Only Linux can reset a process's peak resident memory; elsewhere the peak covers the process's whole life.
     """
     import resource
 
@@ -265,7 +265,7 @@ def peak_memory() -> Iterator[Callable[[], float]]:
 
 
 class FineTuneGraph(ZooGraph):
-    """Fine-tunings: ``weights``, ``view`` and ``finetune`` for each entry."""
+    """The tasks of fine-tunings: ``weights``, ``view`` and ``finetune`` for each entry."""
 
     def __init__(
         self, client: Client, plan: Plan, jobs: Sequence[Job], recipe: FineTuning, keep: bool
@@ -274,14 +274,14 @@ class FineTuneGraph(ZooGraph):
         self._recipe, self._keep = recipe, keep
 
     def submit(self, job: Job, priority: int) -> Future:
-        """Submit an entry's weights and fine-tuning, and its view unless another entry has."""
+        """Submit an entry's weights and fine-tuning, and its view unless already submitted."""
         view, weights = self.view(job, priority), self._weights(job, priority)
         run = self._row_task(job).run
         last = self.task(KIND, job.name, job.row_id, priority, run, weights, view)
         return self.hold(job, weights, last)
 
     def unit(self, job: Job) -> str:
-        """Return the entry."""
+        """Return the entry's name."""
         return job.name
 
     def attempts(self, job: Job) -> list[Attempts]:
@@ -310,7 +310,7 @@ def fine_tune_entries(
     keep: bool,
     confirm_lock: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
-    """Fine-tune entries, whose identities are those of the fine-tunings; each row is on disk before it is reported."""
+    """Fine-tune entries, each identified by its fine-tuning; each row is on disk before it is reported."""
     graph = FineTuneGraph(workers.client, plan, jobs, recipe, keep)
     try:
         for _, outcome in Window(workers, graph, jobs, confirm_lock=confirm_lock).outcomes():

@@ -28,11 +28,11 @@ from .workers import Workers, WorkersLost
 
 
 class Ordered(Named, Protocol):
-    """A piece of work whose duration can be compared with others'."""
+    """A job that can be sorted by its expected duration."""
 
     @property
     def order(self) -> Any:
-        """Sorts the longest first."""
+        """Sort key: the longest job first."""
 
 
 OrderedJob = TypeVar("OrderedJob", bound=Ordered)
@@ -50,7 +50,7 @@ def run_entries(
     Parameters
     ----------
     until
-        When ``time.monotonic()`` has passed this, no further entry is begun. The entries then run in the given order,
+        The ``time.monotonic()`` after which no further entry starts. With a limit, entries run in the given order,
         because the caller has decided which ones may be missed.
     confirm_lock
         Called about once a second; an error that it raises ends the run.
@@ -58,11 +58,11 @@ def run_entries(
     Raises
     ------
     InputError
-        Names an image of the subset that cannot be decoded; then no row is written.
+        If an image of the subset, which the message names, cannot be decoded; then no row is written.
     DiskFull
         When a file cannot be written for lack of space; finished rows stay.
     WorkersLost
-        When the workers are gone for good.
+        When the workers are permanently lost.
     """
     config, samples = plan.config, len(plan.subset.labels) * plan.subset.repeats
     needed = Counter(job.view for job in jobs)
@@ -92,7 +92,7 @@ def run_in_waves(
     waves: Sequence[Sequence[Job]],
     confirm_lock: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
-    """Compute the rows of one wave after the other, and delete a wave's weights once all of its rows are on disk."""
+    """Compute the rows wave by wave, and delete a wave's weights once all of its rows are on disk."""
     for wave in waves:
         yield from run_entries(workers, plan, wave, confirm_lock=confirm_lock)
         evict(wave, plan.config.compute.cache)
@@ -125,7 +125,7 @@ def add_own_scores(
     identities: Sequence[str],
     confirm_lock: Callable[[], None] = lambda: None,
 ) -> Iterator[Outcome]:
-    """Add own measures, by the identities of their code, to finished rows; each is on disk before it is reported."""
+    """Add own measures, given by their code's identities, to finished rows; each is on disk before it is reported."""
     graph = OwnScoresGraph(workers.client, config, identities)
     yield from _from_kept(workers, graph, jobs, confirm_lock)
 
@@ -148,7 +148,7 @@ def compute_each(
     jobs: Sequence[OrderedJob],
     compute: Callable[[OrderedJob], Outcome],
 ) -> Iterator[Outcome]:
-    """Run ``compute`` on each job; an error that one raises ends them all, and finished files stay."""
+    """Run ``compute`` on each job; an error in one job ends them all, but finished files are kept."""
     graph = PlainGraph(workers.client, out, compute)
     in_order = sorted(jobs, key=lambda job: job.order)
     for _, outcome in Window(workers, graph, in_order).outcomes():
@@ -163,9 +163,9 @@ def remove_attempts_folder(out: Path) -> None:
 
 
 class ZooGraph(Graph[Job]):
-    """Rows of a catalogue's entries: ``weights`` and ``row`` for each, shared ``view``s, one ``subset``.
+    """The tasks of a catalogue's entries: ``weights`` and ``row`` for each, shared ``view``s, one ``subset``.
 
-    Layers of one network share its ``weights`` and a ``pass``, which embeds the images by all of them.
+    Layers of one network share its ``weights`` and one ``pass``, which computes the embeddings of all of them.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ class ZooGraph(Graph[Job]):
         self.subset = self._submit_subset()
 
     def submit(self, job: Job, priority: int) -> Future:
-        """Submit an entry's weights and row, and its view and pass unless another entry has."""
+        """Submit an entry's weights and row, and its view and pass unless already submitted."""
         view = self.view(job, priority)
         row = self._row_task(job).run
         if job.network in self._layers:
@@ -197,7 +197,7 @@ class ZooGraph(Graph[Job]):
         )
 
     def unit(self, job: Job) -> str:
-        """Return the network of several layers, or the entry."""
+        """Return the network if several of its layers are jobs, else the entry's name."""
         return job.network if job.network in self._layers else job.name
 
     def _weights(self, job: Job, priority: int) -> Future:
@@ -218,7 +218,7 @@ class ZooGraph(Graph[Job]):
         return self._passes[network]
 
     def forget_pass(self, network: str) -> None:
-        """Release the pass of a network whose rows are all done, and its weights."""
+        """Release the pass and the weights of a network whose rows are all done."""
         for future in self._passes.pop(network, ()):
             future.release()
 
@@ -253,7 +253,7 @@ class ZooGraph(Graph[Job]):
         self._views.pop(view).release()
 
     def failed(self, job: Job, error: BaseException) -> Outcome | None:
-        """Write the entry's failed row, or raise what stops all entries."""
+        """Write the entry's failed row, or raise an error that stops the whole run."""
         may_retry = self.may_retry(job, error)
         if self.subset.status == "error":
             if not may_retry:
@@ -277,7 +277,7 @@ class ZooGraph(Graph[Job]):
             future.release()
 
     def attempts(self, job: Job) -> list[Attempts]:
-        """Return the counters of an entry's weights and row, and of what it shares with other layers."""
+        """Return the counters of an entry's weights and row, and of the pass that it shares with other layers."""
         first = self._layers.get(job.network, [job])[0]
         shared = ("weights", "pass") if job.network in self._layers else ("weights",)
         return [
@@ -300,14 +300,14 @@ class ZooGraph(Graph[Job]):
 
 
 def shared_attempts(config: RunConfig, kind: str, name: str) -> Attempts:
-    """Return the counter of attempts at what many entries need; other shares, which may be at it now, have theirs."""
+    """Return the attempt counter of a task that many entries need; concurrent shares of the run count separately."""
     share = config.compute.share
     of_share = "" if share is None else f"-{share.replace('/', '-of-')}"
     return Attempts(config.folder, kind, f"{name}{of_share}")
 
 
 class RemeasureGraph(Graph[RemeasureJob]):
-    """Rows of kept embeddings."""
+    """The tasks that measure kept embeddings again: one ``row`` each."""
 
     def __init__(self, client: Client, config: RunConfig) -> None:
         super().__init__(client, config.folder)
@@ -333,7 +333,7 @@ class RemeasureGraph(Graph[RemeasureJob]):
 
 
 class OwnScoresGraph(RemeasureGraph):
-    """Own measures of kept embeddings, in rows that are finished."""
+    """The tasks that add own measures of kept embeddings to finished rows."""
 
     def __init__(self, client: Client, config: RunConfig, identities: Sequence[str]) -> None:
         super().__init__(client, config)
@@ -345,7 +345,7 @@ class OwnScoresGraph(RemeasureGraph):
 
 
 class PlainGraph(Graph[OrderedJob]):
-    """One task per job, and no rows."""
+    """One task per job, without rows."""
 
     def __init__(self, client: Client, out: Path, compute: Callable[[OrderedJob], Outcome]) -> None:
         super().__init__(client, out)
@@ -359,7 +359,7 @@ class PlainGraph(Graph[OrderedJob]):
         )
 
     def failed(self, job: OrderedJob, error: BaseException) -> Outcome | None:
-        """Retry, or end all jobs: none may fail."""
+        """Retry the job, or end all jobs: none may fail."""
         if self.may_retry(job, error):
             return None
         raise WorkersLost(f"{job.name}: {error}") if isinstance(error, KilledWorker) else error

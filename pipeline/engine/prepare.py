@@ -1,4 +1,4 @@
-"""The tasks before an entry's row: the subset of images, its view of them, and its weights."""
+"""The tasks that precede an entry's row: the subset of images, the entry's view of them, and its weights."""
 
 import logging
 import os
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 
 def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
-    """Write ``OUT/subset.parquet``, unless it is there: the images, their labels, and the clusters of the inputs.
+    """Write ``OUT/subset.parquet`` unless it exists: the images, their labels, and the clusters of the inputs.
 
     The view of ``job`` is made in the same pass, so an image is decoded once for both.
 
     Raises
     ------
     InputError
-        Names an image that cannot be decoded.
+        If an image, which the message names, cannot be decoded.
     """
     if subset_is_stored(config.folder, subset):
         return
@@ -50,10 +50,10 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
 
     size, threads = job.entry.img_size, os.cpu_count() or 1
     assert size is not None
-    with suppress(ViewTooLarge):  # the rows of its entries will say so; other views may fit
+    with suppress(ViewTooLarge):  # the rows of its entries will report it; other views may fit
         make_view(job.view, subset, size, job.preprocessing, threads=threads, also=shrink)
     for number in range(len(subset.labels)):
-        if number not in vectors:  # the view was there
+        if number not in vectors:  # the view existed already
             shrink(number, subset.images.image(number))
     X = np.stack([vectors[number] for number in range(len(subset.labels))])
     table = subset.table()
@@ -62,7 +62,7 @@ def prepare_subset(job: Job, config: RunConfig, subset: Subset) -> None:
 
 
 def _clusters(X: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Cluster the inputs; into one cluster if too few of them differ, which leaves only the Z;X scores undefined."""
+    """Cluster the inputs; return one cluster if too few are distinct, which leaves only the Z;X scores undefined."""
     try:
         return cluster_inputs(X, n_clusters, seed)
     except ValueError as error:
@@ -71,7 +71,7 @@ def _clusters(X: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
 
 def prepare_view(job: Job, config: RunConfig, subset: Subset, _after: object = None) -> None:
-    """Make an entry's view; by the paper's protocol also cluster its crops, as the inputs X."""
+    """Make an entry's view; under the paper's protocol, also cluster its crops as the inputs X."""
     assert job.entry.img_size is not None
     path = make_view(job.view, subset, job.entry.img_size, job.preprocessing)
     if config.protocol == "paper":
@@ -82,14 +82,14 @@ def prepare_view(job: Job, config: RunConfig, subset: Subset, _after: object = N
 
 
 def prepare_weights(job: Job, config: RunConfig) -> Path | None:
-    """Download or train an entry's weights, unless the cache has them; return their file, or None if they have none."""
+    """Download or train an entry's weights unless cached; return their file, or None for an entry without a file."""
     published = remote_weights(job.entry)
     if published is not None:
         return fetch_weights(published, config.compute.cache, keep=config.compute.budget_gb is None)
     entry = job.entry
     if entry.recipe is None or job.weights is None or not damage_problem(job.weights):
         return job.weights
-    # Loads torch and timm before the model's own time begins, which includes its training.
+    # Loads torch and timm before the model's clock starts; training counts as the model's time.
     training = import_module("dsmi_zoo.pipeline.embedding.train")
     assert entry.img_size is not None
     assert entry.preprocessing is not None

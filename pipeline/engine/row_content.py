@@ -1,4 +1,4 @@
-"""The content of a row: the catalogue's facts, settings, measures, and the scores by a network's own classifier."""
+"""The content of a row: the catalogue's facts, settings, measures, and scores from the network's own classifier."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,10 +39,10 @@ FACTS = (
 CODE = "own_measures_code"
 
 CEILING = "subset_top1"
-"""The accuracy of the entry's own classifier, which the order of its outputs may leave undefined."""
+"""The accuracy of the entry's own classifier; undefined if the order of its outputs cannot be determined."""
 
 OF_CLASSIFIER = ("nce", "nce_se", "leep", "leep_se", CEILING)
-"""Columns from the outputs of that classifier; another measuring of the embedding leaves them."""
+"""Columns from the outputs of that classifier; measuring the embedding again leaves them unchanged."""
 Fields = dict[str, Any]
 Reasons = dict[str, str]
 Scored = tuple["Embedding", Fields, Reasons]
@@ -59,12 +59,12 @@ class RemeasureJob:
 
     @property
     def name(self) -> str:
-        """The entry's name for people."""
+        """The entry's display name."""
         return f"{self.source['model']}@{self.source['img_size']}"
 
     @property
     def order(self) -> float:
-        """Sorts the widest embeddings first."""
+        """Sort key: the widest embedding first."""
         return -float(self.source["embedding_dim"])
 
 
@@ -99,7 +99,7 @@ def measure_row(
 
 @contextmanager
 def torch_defaults_kept() -> Iterator[None]:
-    """Undo what a user's measure changes of torch's defaults, which would affect the next model."""
+    """Restore torch's defaults after a user's measure, whose changes would affect the next model."""
     with ExitStack() as stack:
         if "torch" in sys.modules:
             from ..networks.forward import defaults_kept
@@ -109,13 +109,13 @@ def torch_defaults_kept() -> Iterator[None]:
 
 
 def added_code(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the identity of each own measure that was added to a finished row, by its column."""
+    """Return the code identity of each own measure that was added to a finished row, by column."""
     identities = (row.get(CODE) or "").split()
     return {column_of(identity): identity for identity in identities}
 
 
 def lacks(row: Mapping[str, Any], identity: str) -> bool:
-    """Return whether a row has no value that this code of an own measure computed."""
+    """Return whether a row lacks a value computed by this version of an own measure's code."""
     name = column_of(identity)
     return added_code(row).get(name) != identity or row.get(name) is None
 
@@ -126,14 +126,14 @@ def with_own_scores(
     values: Mapping[str, float],
     reasons: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return a finished row with own measures added or replaced; its other columns and its identity stay.
+    """Return a finished row with own measures added or replaced; its other columns and its identity are unchanged.
 
     Parameters
     ----------
     identities
-        Of the code of the measures.
+        Identities of the measures' code.
     values, reasons
-        By column: the value, or why there is none.
+        The value of each column, or the reason why it is missing.
     """
     code = added_code(row) | {column_of(identity): identity for identity in identities}
     names = [column_of(identity) for identity in identities]
@@ -154,7 +154,7 @@ def facts(entry: ModelEntry) -> dict[str, Any]:
 
 
 def with_current_facts(row: dict[str, Any], entry: ModelEntry) -> dict[str, Any]:
-    """Return a finished row with the catalogue's current facts; those that only the run could find out stay."""
+    """Return a finished row with the catalogue's current facts, but keep facts that only the run could determine."""
     current = facts(entry)
     for name in ("top1", "params_m"):
         if current[name] is None and (name == "params_m" or entry.recipe is not None):
@@ -164,7 +164,7 @@ def with_current_facts(row: dict[str, Any], entry: ModelEntry) -> dict[str, Any]
 
 
 def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
-    """Return what is known of an entry's row before its model is built."""
+    """Return the fields of an entry's row that are known before its model is built."""
     return {
         **facts(job.entry),
         "random_weights": config.random_weights,
@@ -179,9 +179,9 @@ def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]
 
 
 def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
-    """Return what stays of the source's row when its embedding is measured again.
+    """Return the fields of the source row that are kept when its embedding is measured again, and the new settings.
 
-    Own measures that were added to it stay too, because no setting changes them.
+    Own measures that were added to the source row are kept too, because no setting affects them.
     """
     again = {column_of(spec) for spec in config.measures.own}
     added = {name: code for name, code in added_code(job.source).items() if name not in again}
@@ -200,7 +200,7 @@ def _settings(settings: MeasureSettings) -> dict[str, Any]:
 
 
 def scored_by_classifier(embedding: "Embedding", labels: np.ndarray, images: np.ndarray) -> Scored:
-    """Return an embedding without its probabilities, which are large, beside the scores from them."""
+    """Return an embedding without its probabilities, which are large, and the scores computed from them."""
     scores = scores_of_classifier(embedding, labels, images)
     return replace(embedding, probabilities=None), *scores
 
@@ -208,7 +208,7 @@ def scored_by_classifier(embedding: "Embedding", labels: np.ndarray, images: np.
 def scores_of_classifier(
     embedding: "Embedding", labels: np.ndarray, images: np.ndarray
 ) -> tuple[Fields, Reasons]:
-    """Return NCE and LEEP with their errors, and why one has no value; nothing for a network without a classifier.
+    """Return NCE and LEEP with their errors, and reasons for missing values; both are empty without a classifier.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The tasks that turn an entry into a row on a worker, whatever happens to it on the way."""
+"""The tasks that turn an entry into a row on a worker, even if the computation fails."""
 
 import json
 import logging
@@ -63,9 +63,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RowTask:
-    """The row of one entry.
+    """The task that computes the row of one entry.
 
-    ``mark`` is that of the row when the task was submitted: one written later is not computed again.
+    ``mark`` is the stored row's mark when the task was submitted; a row written after that is not computed again.
     """
 
     job: Job | RemeasureJob
@@ -88,11 +88,11 @@ class RowTask:
                 return written
             return _attempted(attempts, self._timeout_log, self.fail, self.compute, weights)
         finally:
-            # Only an attempt whose process dies leaves something to its successor.
+            # Only an attempt whose process dies leaves files for the next one.
             self.discard()
 
     def discard(self) -> None:
-        """Delete what an attempt keeps on disk before the row."""
+        """Delete the files that an attempt stores before the row is written."""
         PendingEmbedding(self.config.folder, self.job.slug).discard()
 
     def store(self, row: dict[str, Any]) -> None:
@@ -100,17 +100,17 @@ class RowTask:
         write_row(self.config.folder, self.job.slug, row)
 
     def stored(self) -> dict[str, Any] | None:
-        """Return the row that was written since the task was submitted."""
+        """Return the row if it was written after the task was submitted, else None."""
         out, slug = self.config.folder, self.job.slug
         return read_row(out, slug) if row_mark(out, slug) != self.mark else None
 
     def compute(self, weights: Path | None = None) -> Outcome:
-        """Fill the row and write it; an error is noted in it.
+        """Fill in the row and write it; an error is recorded in the row.
 
         Raises
         ------
         DiskFull, DamagedFile
-            Because these are not the model's fault.
+            Instead of being recorded, because they are not the model's fault.
         """
         started, process = perf_counter(), os.getpid()
         row, failure = self.first_row(), None
@@ -118,7 +118,7 @@ class RowTask:
             self.fill(row, weights)
         except (DiskFull, DamagedFile):
             raise
-        # A user's code may raise what else would end a process. Ctrl-C never gets here: only the driver handles it.
+        # User code may raise exceptions that usually end a process. Ctrl-C never gets here: only the driver handles it.
         except BaseException as error:
             row, failure = self.first_row(), error
         if os.getpid() != process:  # user code has forked, and this is the child
@@ -132,7 +132,7 @@ class RowTask:
         return self.write(self.first_row(), error, code=self._own_code())
 
     def first_row(self) -> dict[str, Any]:
-        """Return what is known of the row before it is computed."""
+        """Return the fields that are known before the row is computed."""
         raise NotImplementedError
 
     def fill(self, row: dict[str, Any], weights: Path | None) -> None:
@@ -167,7 +167,7 @@ class RowTask:
         return timeout_log(self.config.folder, self.job.slug)
 
     def written_by_earlier_attempt(self) -> Outcome | None:
-        """Return the outcome of a row that was written since the task was submitted; None if there is none."""
+        """Return the outcome of the row if it was written after the task was submitted, else None."""
         job, row = self.job, self.stored()
         if row is None or row["row_id"] != job.row_id:
             return None
@@ -181,14 +181,14 @@ class RowTask:
 
 @dataclass(frozen=True)
 class EntryTask(RowTask):
-    """Embed and measure an entry; its subset, view and weights are there.
+    """The task that embeds and measures an entry, whose subset, view and weights exist already.
 
     Parameters
     ----------
     orders
-        How the outputs of a classifier stand for the classes of the data set.
+        The possible assignments of a classifier's outputs to the classes of the data set.
     images
-        The subset's, for a network whose builder brings its own transform; other entries need the view only.
+        The subset's images, for a network whose builder has its own transform; other entries need only the view.
     """
 
     job: Job
@@ -203,12 +203,12 @@ class EntryTask(RowTask):
     def fill(self, row: dict[str, Any], weights: Path | None) -> None:
         """Embed the images, and measure the embedding.
 
-        The embedding is stored before the measures begin, so that a process that dies in them costs no second forward
-        pass. ``weights`` is None for an entry whose builder makes its own.
+        The embedding is stored before the measures begin, so that no second forward pass is needed if the process dies
+        during them. ``weights`` is None for an entry whose builder makes its own.
         """
         import_module(
             "dsmi_zoo.pipeline.networks.timm"
-        )  # loads torch before the model's time begins
+        )  # loads torch before the model's clock starts
         clock = self.clock()
         with clock.running():
             subset = subset_with_clusters(self.config.folder, self.job.entry.img_size)
@@ -220,7 +220,7 @@ class EntryTask(RowTask):
             self.measure(row, subset, pending)
 
     def prepare(self, weights: Path | None) -> "tuple[torch.nn.Module, Inputs, Loaded]":
-        """Build the entry's model, and open its images: the view, or those of its builder's own transform."""
+        """Build the entry's model, and open its images: the view, or the output of its builder's own transform."""
         from ..embedding.embed import View
         from ..networks.checkpoints import Loaded
 
@@ -252,9 +252,9 @@ class EntryTask(RowTask):
         clock: ModelClock,
         layers: Sequence[str | None],
     ) -> dict[str | None, tuple[np.ndarray, dict[str, Any]]]:
-        """Compute the embeddings of some layers, float32 [n, d], and the fields of each one's row that say how.
+        """Compute the embeddings of some layers, float32 [n, d], and the row fields that describe the computation.
 
-        Of several layers, those that give no embedding are left out; a single one raises its error.
+        With several layers, those without an embedding are left out; with a single layer, its error is raised.
         """
         from ..embedding.train import stored_top1
         from ..networks.forward import defaults_kept
@@ -280,7 +280,7 @@ class EntryTask(RowTask):
         trained = job.weights if entry.recipe is not None else None
         for path in filter(None, (job.view, trained)):
             problem = damage_problem(path)
-            if problem:  # since it was opened
+            if problem:  # it was damaged after it was opened
                 raise DamagedFile(path, problem)
         if trained is not None:
             fields["top1"] = stored_top1(trained)
@@ -308,13 +308,13 @@ class EntryTask(RowTask):
         layers: Sequence[str | None],
         subset: pd.DataFrame,
     ) -> "list[Scored]":
-        """Embed the images by all layers in one pass over them; by each in its own where hooks would change numbers."""
+        """Embed the images with all layers in one pass, or with one pass per layer where hooks would change values."""
         from ..embedding.embed import embed_inputs, shares_a_pass
 
         compute = self.config.compute
         passes = [list(layers)] if shares_a_pass(model) else [[layer] for layer in layers]
         if compute.compile and None in layers and len(passes) < len(layers):
-            # Compiled code runs no hooks; it comes last, because it stays in the network.
+            # Compiled code runs no hooks. The compiled pass is last, because the network stays compiled.
             passes = [[layer for layer in layers if layer is not None], [None]]
         labels, images = subset["label"].to_numpy(), subset["number"].to_numpy()
         return [
@@ -339,9 +339,9 @@ class EntryTask(RowTask):
     def subset_top1(
         self, embedding: "Embedding", subset: pd.DataFrame, model: Any, weights: Path | None
     ) -> tuple[float | None, str]:
-        """Return the accuracy of the network's own classifier in percent, or why the order of outputs leaves it open.
+        """Return the accuracy of the network's own classifier in percent, or why its output order leaves it undefined.
 
-        Without a classifier, or one for other classes, there is neither.
+        Both are empty without a classifier, or with one for other classes.
         """
         from ..networks.class_list import with_listed_order
 
@@ -357,7 +357,7 @@ class EntryTask(RowTask):
         return orders.top1(predictions, subset["label"].to_numpy(), width)
 
     def measure(self, row: dict[str, Any], subset: pd.DataFrame, pending: PendingEmbedding) -> None:
-        """Fill in the fields and measures of the stored embedding, and keep it if wanted."""
+        """Add the stored embedding's fields and measures to the row; keep the embedding if the settings say so."""
         embedded = pending.read(self.job.embedding_id)
         if embedded is None:
             raise InputError(
@@ -381,9 +381,9 @@ def _attempted(
     work: Callable[..., Result],
     *arguments: Any,
 ) -> Result:
-    """Make one attempt at some work, or let it fail if its last process died or its time is over, as ``log`` says."""
+    """Make one attempt at ``work``; call ``fail`` if its last attempt's process died or ``log`` records a timeout."""
     if not attempts.unfinished():
-        log.unlink(missing_ok=True)  # an earlier run's
+        log.unlink(missing_ok=True)  # left by an earlier run
     elif timed_out(log):
         attempts.forget()
         return fail(timeout_error(attempts.timeout, log))
@@ -404,12 +404,12 @@ def _is_named(layer: str | None) -> bool:
 
 @dataclass(frozen=True)
 class PassTask:
-    """The forward pass by which the layers of one network are embedded; each one's row then finds its embedding.
+    """The shared forward pass of one network's layers; each layer's row then reads its stored embedding.
 
     Parameters
     ----------
     tasks
-        The rows, all of one network.
+        The tasks of the rows, all of one network.
     """
 
     tasks: tuple[EntryTask, ...]
@@ -420,7 +420,7 @@ class PassTask:
         Raises
         ------
         KilledWorker, TimeoutError
-            Which is then each row's error.
+            It then becomes each row's error.
         """
         missing = [task for task in self.tasks if self._is_missing(task)]
         if len(missing) < 2:  # a single row makes its own pass
@@ -430,11 +430,11 @@ class PassTask:
         _attempted(attempts, self._timeout_log, _raised, self.embed, missing, weights)
 
     def embed(self, missing: Sequence[EntryTask], weights: Path | None) -> None:
-        """Store the embedding of each row for its measures.
+        """Compute and store the embedding of each row.
 
-        What goes wrong goes wrong again where a row makes its own pass, and is then that row's error.
+        Errors other than DiskFull and DamagedFile are ignored: they recur in each row's own pass, which records them.
         """
-        import_module("dsmi_zoo.pipeline.networks.timm")  # loads torch before the time begins
+        import_module("dsmi_zoo.pipeline.networks.timm")  # loads torch before the clock starts
         first, process = missing[0], os.getpid()
         folder = first.config.folder
         clock = ModelClock(first.config.compute.model_timeout, self._timeout_log)
@@ -470,16 +470,16 @@ class PassTask:
 
 @dataclass(frozen=True)
 class RemeasureTask(RowTask):
-    """Measure a kept embedding by other settings."""
+    """The task that measures a kept embedding with other settings."""
 
     job: RemeasureJob
 
     def first_row(self) -> dict[str, Any]:
-        """Return what the source's row says beside its measures."""
+        """Return the fields of the source row other than its measures."""
         return carried_row(self.job, self.config)
 
     def fill(self, row: dict[str, Any], weights: Path | None) -> None:
-        """Measure the kept embedding; it needs no ``weights``."""
+        """Measure the kept embedding; ``weights`` is not used."""
         embedding = read_embedding(self.job.embedding, row["embedding_sha256"])
         subset = subset_with_clusters(self.config.folder, row["img_size"])
         with self.clock().running():
@@ -488,19 +488,19 @@ class RemeasureTask(RowTask):
 
 @dataclass(frozen=True)
 class OwnScoresTask(RowTask):
-    """Add the user's own measures to a finished row, whose other columns stay as they are.
+    """The task that adds the user's own measures to a finished row, whose other columns are unchanged.
 
     Parameters
     ----------
     identities
-        Of the measures' code, as it was planned.
+        Identities of the measures' code when it was planned.
     """
 
     job: RemeasureJob
     identities: tuple[str, ...]
 
     def compute(self, weights: Path | None = None) -> Outcome:
-        """Compute the measures and write the row; one that raises has no value, and the row says why."""
+        """Compute the measures and write the row; a measure that raises has no value, and the row records why."""
         started, process = perf_counter(), os.getpid()
         values: dict[str, float] = {}
         reasons: dict[str, str] = {}
@@ -513,7 +513,7 @@ class OwnScoresTask(RowTask):
                         values[column_of(identity)] = self._value(identity, embedding, labels)
                     except BaseException as error:  # as in `RowTask.compute`
                         reasons[column_of(identity)] = _in_one_line(error, "")
-        except InputError as error:  # of the embedding
+        except InputError as error:  # in reading the embedding
             reasons = dict.fromkeys(map(column_of, self.identities), str(error))
         if os.getpid() != process:  # user code has forked, and this is the child
             os._exit(1)
@@ -525,7 +525,7 @@ class OwnScoresTask(RowTask):
         return self._write({}, dict.fromkeys(map(column_of, self.identities), reason))
 
     def written_by_earlier_attempt(self) -> Outcome | None:
-        """Return the outcome by what the row has of the measures."""
+        """Return the outcome of a row that an earlier attempt wrote: ok only if it has all the measures."""
         written = super().written_by_earlier_attempt()
         row = None if written is None else read_row(self.config.folder, self.job.slug)
         if written is None or row is None:

@@ -1,4 +1,4 @@
-"""The time limit of a model, whose process ends when the time is up; and its turns on a GPU, which do not count."""
+"""A model's time limit, which ends its process when the time is up; and GPU turns, for which waiting does not count."""
 
 import faulthandler
 import gc
@@ -26,7 +26,7 @@ class ModelClock:
     seconds
         The time limit; None for no limit.
     log
-        The file of the threads' tracebacks when the time is up. It is empty while the clock runs.
+        The file that receives the threads' tracebacks when the time is up. It is empty while the clock runs.
     """
 
     def __init__(self, seconds: float | None, log: Path) -> None:
@@ -36,7 +36,7 @@ class ModelClock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run the clock."""
+        """Run the clock within the context."""
         if self._left is None:
             yield
             return
@@ -52,7 +52,7 @@ class ModelClock:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop the clock, within `running`, while the model waits for something that others hold."""
+        """Stop the clock, within `running`, while the model waits for a resource that another process holds."""
         if self._left is None or self._file is None:
             yield
             return
@@ -84,8 +84,8 @@ def timeout_error(limit_s: float | None, log: Path) -> TimeoutError:
 def gpu_turn(model: "torch.nn.Module", device: "torch.device", clock: ModelClock) -> Iterator[None]:
     """Wait until no other process of the user uses the device, then use it alone.
 
-    The model may be moved there within the turn. At the end it loses its weights, so that two models never share the
-    memory. Waiting does not count as the model's time. The CPU needs no turns.
+    The model may be moved there within the turn. Its weights are dropped at the end, so that two models are never in
+    the memory together. Waiting does not count as the model's time. The CPU needs no turns.
     """
     if device.type == "cpu":
         yield
@@ -96,7 +96,7 @@ def gpu_turn(model: "torch.nn.Module", device: "torch.device", clock: ModelClock
     try:
         yield
     finally:
-        with suppress(Exception):  # a network of the user's own may fail to move
+        with suppress(Exception):  # a user's own network may fail to move
             model.to("meta")
         gc.collect()
         if device.type == "cuda":
@@ -105,7 +105,7 @@ def gpu_turn(model: "torch.nn.Module", device: "torch.device", clock: ModelClock
 
 
 def device_name(device: "torch.device") -> str:
-    """Return the device's name for all processes on this machine, which may number devices differently."""
+    """Return a name of the device that all processes on this machine share, even if they number devices differently."""
     if device.type != "cuda":
         return device.type
     properties = import_module("torch").cuda.get_device_properties(device)

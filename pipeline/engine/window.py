@@ -27,21 +27,21 @@ AHEAD = 2  # entries per worker: the next one's weights and view are prepared me
 
 
 class Named(Protocol):
-    """A piece of work with a unique name."""
+    """A job with a unique name."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The job's display name."""
 
 
 AnyJob = TypeVar("AnyJob", bound=Named)
 
 
 class Graph(Generic[AnyJob]):
-    """How jobs become Dask tasks, and what follows when one fails.
+    """Base class that turns jobs into Dask tasks and handles failed ones.
 
-    Keys of tasks are unique, so that no submission is answered with the result of an earlier one, in this run or in
-    another one on the same scheduler.
+    Task keys are unique, so that Dask never answers a submission with the result of an earlier one, in this run or in
+    another run on the same scheduler.
     """
 
     def __init__(self, client: Client, out: Path) -> None:
@@ -67,11 +67,11 @@ class Graph(Generic[AnyJob]):
         raise NotImplementedError
 
     def unit(self, job: AnyJob) -> str:
-        """Return what jobs share that have a task in common: together they take the room of one."""
+        """Return a key that jobs with a shared task have in common: together they take the room of one."""
         return job.name
 
     def release(self, job: AnyJob) -> None:
-        """Release a job's tasks; those that have not begun never will."""
+        """Release a job's tasks; those that have not started never will."""
         for future in self._held.pop(job.name, []):
             future.release()
 
@@ -84,7 +84,7 @@ class Graph(Generic[AnyJob]):
         function: Callable[..., Any],
         *arguments: Any,
     ) -> Future:
-        """Submit ``function(*arguments)`` as the task ``(kind, name, id)``; futures among them are its dependencies."""
+        """Submit ``function(*arguments)`` as the task ``(kind, name, id)``, dependent on futures in the arguments."""
         of_this_run = content_hash(str(self._out), identity, self._run, next(self._number))
         return self._client.submit(
             function, *arguments, key=(kind, name, of_this_run), priority=priority
@@ -96,25 +96,25 @@ class Graph(Generic[AnyJob]):
         return futures[-1]
 
     def may_retry(self, job: AnyJob, error: BaseException) -> bool:
-        """Whether to retry: another scheduler blames a task for its worker's death, or a file can be made again."""
+        """Return whether to retry: some schedulers blame a task for its worker's death, and files can be remade."""
         most = {distributed.KilledWorker: LOST_AT_MOST, DamagedFile: ATTEMPTS}.get(type(error), 0)
         self._errors[job.name] += 1
         return self._errors[job.name] <= most
 
 
 class Window(Generic[AnyJob]):
-    """The jobs that are on the workers.
+    """The jobs that are currently submitted to the workers.
 
     Parameters
     ----------
     workers
-        Where they are computed.
+        The workers that compute the jobs.
     graph
-        What is submitted for each.
+        The graph that submits each job's tasks.
     jobs
-        In the order of submission, and of priority on the workers.
+        The jobs in order of submission, and of priority on the workers.
     until
-        When ``time.monotonic()`` has passed this, no further job is begun, unless none has been.
+        The ``time.monotonic()`` after which no further job starts, unless none has started.
     confirm_lock
         Called about once a second; an error that it raises ends the run.
     """
@@ -132,7 +132,7 @@ class Window(Generic[AnyJob]):
         self._jobs.reverse()
         self._running: dict[Future, tuple[int, AnyJob]] = {}
         self._ended: SimpleQueue[Future] = SimpleQueue()
-        # A job that waits on a worker will begin, however late it is.
+        # With a time limit, no job is queued in advance: a queued job starts even after the limit.
         self._ahead = AHEAD if until == math.inf else 1
         self._room, self._looked = 0, -math.inf
         self._has_begun = False
@@ -170,12 +170,12 @@ class Window(Generic[AnyJob]):
                 self._graph.release(job)
 
     def _update_room(self) -> None:
-        """About once a second, confirm that the run goes on, and count the workers."""
+        """Confirm the lock and count the workers, at most once a second."""
         if monotonic() - self._looked < LOOK_EVERY_S:
             return
         self._confirm()
         workers = self._workers.count()
-        self._room = self._ahead * max(workers, 1)  # a cluster may grow only where there is work
+        self._room = self._ahead * max(workers, 1)  # a cluster may grow only if there is work
         self._looked = monotonic()
 
     def _submit_next(self) -> None:

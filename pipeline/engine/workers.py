@@ -23,7 +23,7 @@ LOG_EMPTY_AFTER_S = (2.0, 60.0, 600.0)  # then every 10 minutes
 
 
 class WorkersLost(OSError):
-    """The workers are gone for good, for the reason given."""
+    """Raised when the workers are permanently lost; the message says why."""
 
 
 class Workers:
@@ -32,7 +32,7 @@ class Workers:
     Parameters
     ----------
     client
-        Of their scheduler.
+        Client of the workers' scheduler.
     empty_for_s
         Seconds after which a cluster without workers counts as lost.
     silent_for_s
@@ -114,7 +114,7 @@ class Workers:
             log.info(f"waiting for workers at {self._address}")
 
     def _end_suspended(self) -> None:
-        """Kill workers without a heartbeat: they and the tasks that they hold would be lost for good."""
+        """Kill workers without a heartbeat: otherwise they and their tasks would be lost permanently."""
         now = time.monotonic()
         # A longer gap means that this process was suspended.
         gap = min(now - self._looked, 2 * LOOK_AFTER_HEARTBEATS_S)

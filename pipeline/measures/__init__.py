@@ -27,7 +27,7 @@ __all__ = [
     "shannon_mutual_information",
 ]
 
-# The command line reads this package's settings, and stays fast without NumPy.
+# Loaded on demand: the command line reads this package's settings, and is fast without NumPy.
 _HOMES = {
     "Estimate": "core.estimate",
     "cluster_inputs": "input_clusters",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Needs = Literal["embedding", "labels", "input_clusters", "image_pairs"]
-"""What a measure is computed from; ``image_pairs`` are labels, of which each class needs two images or more."""
+"""The input of a measure; ``image_pairs`` means labels with at least two images of each class."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Measure(Score):
 
 
 SENSIBLE_DISTANCES = 0.6, 2.0
-"""Median distance over sigma within which DSMI has a quarter of its best or more (``benchmarks/scale_range.py``)."""
+"""Range of median distance over sigma where DSMI is at least a quarter of its best (``benchmarks/scale_range.py``)."""
 
 DIAGNOSTICS: tuple[Measure, ...] = (
     Measure("embedding_rms", "Embedding RMS", "",
@@ -140,7 +140,7 @@ COMPARISONS: tuple[Measure, ...] = (
             "PAC-Bayesian bound on the loss of a linear classifier on the centred embedding; depends on the scale; "
             "lower is better.", lower_is_better=True),
 )  # fmt: skip
-"""The scores that one would use instead."""
+"""The scores that DSE and DSMI are compared with."""
 
 DETAILS: tuple[Measure, ...] = (
     Measure("probe_low", "Ridge probe, lower limit", "%",
@@ -149,9 +149,9 @@ DETAILS: tuple[Measure, ...] = (
     Measure("probe_hits", "Ridge probe, images", "text",
             "Which images the probe got right: their number, then their bits in hexadecimal.", needs="image_pairs"),
 )  # fmt: skip
-"""What rankings with ties need beside the scores."""
+"""Columns that rankings with ties need in addition to the scores."""
 
-# The others have columns of their own among the diagnostics.
+# The errors of the two that are left out are among the diagnostics.
 WITH_ERRORS = [
     score for score in (*MEASURES, *COMPARISONS) if score.name not in ("dsmi_z_y", "dsmi_z_y_null")
 ]
@@ -167,14 +167,14 @@ ERRORS: tuple[Measure, ...] = tuple(
 )
 
 OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS, *ERRORS)
-"""All of them, in the order of a row's columns."""
+"""All measures, in the order of a row's columns."""
 
 BY_NAME = {measure.name: measure for measure in OF_A_ROW}
 
 COSTLY = frozenset({
-    # As dear as all neighbours, centres and the probe together, and no better at ranking networks.
+    # As costly as all neighbours, centres and the probe together, and no better at ranking networks.
     "n_leep", "n_leep_se", "clid", "clid_se", "mst_dimension", "mst_dimension_se", "parc", "parc_se",
-    # Fifty regressions; two more eigenproblems; a regression, and ten without a tenth.
+    # Fifty regressions; two more eigenproblems; a regression, and ten that each leave out a tenth.
     "logistic_probe_accuracy", "logistic_probe_accuracy_se", "lidar", "lidar_se",
     "pactran_gauss", "pactran_gauss_se",
     # One more eigenproblem of all points.
@@ -193,7 +193,7 @@ UNDEFINED = "undefined_scores"
 
 
 def joined_reasons(reasons: Mapping[str, str]) -> str:
-    """Return why scores have no value, for the column: names that share a reason, then the reason."""
+    """Return the text of the ``UNDEFINED`` column: the names that share a reason, then the reason."""
     names_of: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names_of.setdefault(reason.replace(";", ","), []).append(name)
@@ -201,7 +201,7 @@ def joined_reasons(reasons: Mapping[str, str]) -> str:
 
 
 def parted_reasons(text: str) -> dict[str, str]:
-    """Return the reason of each score, by its name, from what ``joined_reasons`` wrote."""
+    """Return the reason of each score, by name, from the text that ``joined_reasons`` wrote."""
     reasons: dict[str, str] = {}
     for part in filter(None, text.split("; ")):
         names, _, reason = part.partition(": ")

@@ -1,4 +1,4 @@
-"""Read an embedding or labels from a file. Nothing in a file is ever executed: pickled objects are refused."""
+"""Readers of embeddings and labels in files. Nothing in a file is ever executed: pickled objects are refused."""
 
 import logging
 import pickle
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 SHOWN_NAMES = 10
 TABLES = (".csv", ".parquet")
-ANY_TENSOR = 2**30  # bytes in memory that a file of any size may take
+ANY_TENSOR = 2**30  # bytes of memory that a tensor may take, whatever its file's size
 
 
 def read_array(path: str | Path, labels: str | Path | None = None) -> NDArray[Any]:
@@ -36,7 +36,7 @@ def read_array(path: str | Path, labels: str | Path | None = None) -> NDArray[An
         A ``.npy``, ``.npz``, ``.csv``, ``.parquet``, ``.safetensors``, ``.pt`` or ``.pth`` file. If it holds several
         arrays, ``FILE:NAME`` names the one to read; in a table, NAME is a column.
     labels : str or Path, optional
-        Where the labels are: a column of the same table is left out.
+        The file of the labels, as for ``read_labels``; a label column of the same table is left out.
 
     Returns
     -------
@@ -48,8 +48,8 @@ def read_array(path: str | Path, labels: str | Path | None = None) -> NDArray[An
     Raises
     ------
     InputError
-        In one line that names the file: if it is missing, damaged, of another format, holds pickled objects or several
-        arrays (whose names are listed), or if a column of a table does not hold numbers.
+        If the file is missing, damaged, of another format, holds pickled objects or several arrays (whose names are
+        listed), or if a column of a table does not hold numbers. The message is one line that names the file.
     """
     file, name = _file_and_name(path)
     of_labels, class_column = (file, None) if labels is None else _file_and_name(labels)
@@ -85,7 +85,7 @@ def read_labels(path: str | Path, n: int) -> NDArray[Any]:
     Raises
     ------
     InputError
-        As ``read_array``; for a table of several columns, their names are listed.
+        As for ``read_array``; for a table of several columns, their names are listed.
     """
     file, name = _file_and_name(path)
     with _one_line(file):
@@ -152,7 +152,7 @@ def _numpy(file: Path, name: str | None) -> Any:
 
 
 def _tensors(file: Path, name: str | None) -> Any:
-    """Read a file of PyTorch or safetensors by its content, whatever its name says."""
+    """Read a PyTorch or safetensors file, recognised by its content, not by its name."""
     problem = format_problem(file, "save the array by torch.save or numpy.save")
     if problem:
         raise InputError(problem)
@@ -237,7 +237,7 @@ def _csv_of_numbers(file: Path) -> "pd.DataFrame":
 
 
 def _csv_of_text(file: Path, n: int) -> "pd.DataFrame":
-    """Read a CSV file of n labels, in which "NA" may be a class: numbers if a whole column is, else text."""
+    """Read a CSV file of n labels, in which "NA" may be a class: columns of numbers as numbers, others as text."""
     import pandas as pd
 
     cells = pd.read_csv(
@@ -271,7 +271,7 @@ def _without_index(table: "pd.DataFrame", header: list[str]) -> "pd.DataFrame":
 
 
 def _all_numbers(column: Iterable[str]) -> bool:
-    """Return whether all cells are numbers that lose nothing as numbers: 001 is another label than 1."""
+    """Return whether all filled cells are numbers without leading zeros: 001 and 1 are different labels."""
     filled = [cell for cell in column if cell]
     return bool(filled) and all(
         _is_number(cell) and not re.match(r"[+-]?0\d", cell) for cell in filled
@@ -283,7 +283,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return "_" not in cell  # Python reads 1_000 as a number, CSV files do not mean one
+    return "_" not in cell  # Python reads 1_000 as a number, but in a CSV file it is text
 
 
 def _chosen(file: Path, name: str | None, names: Iterable[str]) -> str:

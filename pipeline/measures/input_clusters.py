@@ -13,17 +13,17 @@ _NEIGHBOURS = 10  # scikit-learn's default, which the paper's clusters of inputs
 
 
 def cluster_inputs(X: ArrayLike, n_clusters: int, seed: int = 0) -> NDArray[np.int64]:
-    """Cluster the inputs, so that their information in an embedding can be measured as that of labels.
+    """Cluster the inputs, so that their information in an embedding can be measured like that of labels.
 
     Vectors are clustered spectrally, on the graph of their nearest neighbours; a single column is cut into bins of
-    equal width between its smallest and largest value, of which some may be empty.
+    equal width between its smallest and largest value, some of which may be empty.
 
     Parameters
     ----------
     X : real [n, p] or [n]
         The inputs, one row per sample; flatten images first.
     n_clusters : int
-        Number of clusters, at most the number of different inputs (for a single column: of bins, any number).
+        Number of clusters, at most the number of different inputs (for a single column, any number of bins).
     seed : int
         Seed of the spectral decomposition's start.
 
@@ -87,6 +87,6 @@ def _spectral_clusters(X: NDArray[np.float64], n_clusters: int, seed: int) -> ND
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # A graph in several pieces is what well separated inputs give.
+        # A warning of a graph in several pieces, which well separated inputs give.
         warnings.simplefilter("ignore")
         return clustering.fit(X).labels_.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Measures of the user's own: functions of a module of theirs."""
+"""The user's own measures: functions in the user's modules."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ from .catalog import BY_NAME
 
 @dataclass(frozen=True)
 class OwnMeasure:
-    """A measure of the user's: its column's name, where it came from, the function, and what identifies its code."""
+    """A user's own measure: its column's name, its ``module:function``, the function, and its code's identity."""
 
     name: str
     spec: str
@@ -27,12 +27,12 @@ class OwnMeasure:
     identity: str
 
     def value(self, Z: NDArray[Any], labels: NDArray[Any]) -> float:
-        """Call the function on copies, so that others see what it saw, whatever it does to them.
+        """Call the function on copies, so that other measures see the same arrays, whatever it does to them.
 
         Raises
         ------
         ValueError
-            Names the measure, when it raises anything or returns no number.
+            If the measure, which the message names, raises anything or does not return a number.
         """
         try:
             return float(self.function(_read_only_copy(Z), _read_only_copy(labels)))
@@ -43,7 +43,7 @@ class OwnMeasure:
 
 
 def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
-    """Load a measure of the user's own, which runs its module.
+    """Load a user's own measure; this runs its module.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
         ``package.module:function``, of a function (Z [n, d], labels [n]) -> float. The module is looked for wherever
         Python looks, and in the current directory last, so that no file there can take the place of a library.
     taken : collection of str
-        Names of columns that the measure must not have; those of the built-in measures always are taken.
+        Column names that the measure must not have; those of the built-in measures are always taken.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def load_measure(spec: str, taken: Collection[str] = ()) -> OwnMeasure:
 
 
 def find_measure(spec: str, taken: Collection[str] = ()) -> tuple[UsersModule, str]:
-    """The module and the name of a measure of the user's own, as for ``load_measure``; nothing of theirs is run."""
+    """Return the module and function name of a user's own measure, as for ``load_measure``, without running them."""
     parts = module_and_function(spec)
     if parts is None:
         raise InputError(f"measure {spec!r}: write it as package.module:function")
@@ -92,7 +92,7 @@ def find_measure(spec: str, taken: Collection[str] = ()) -> tuple[UsersModule, s
 
 
 def measure_identity(spec: str, source: UsersModule) -> str:
-    """What identifies a measure's code: its name, and what is in its module's file."""
+    """Return the identity of a measure's code: its spec, and the hash of its module's file."""
     return f"{spec}:{source.sha256}"
 
 
@@ -102,7 +102,7 @@ def spec_of(identity: str) -> str:
 
 
 def column_of(identity: str) -> str:
-    """Return the name of the column of a measure, by its identity or ``module:function``: its function's."""
+    """Return the name of a measure's column, which is its function's, from its identity or ``module:function``."""
     return identity.split(":")[1]
 
 
@@ -117,12 +117,12 @@ def _imported(source: UsersModule, spec: str) -> ModuleType:
 
 
 def try_measures(specs: Sequence[str], timeout_s: float | None = None) -> None:
-    """Load measures in a process of its own, so that one that ends its process, or hangs, does not take this one along.
+    """Load measures in a separate process, so that a module that ends its process, or hangs, does not affect this one.
 
     Raises
     ------
     InputError
-        As ``load_measure``; also for a module that ends its process, or takes longer than ``timeout_s``.
+        As for ``load_measure``; also for a module that ends its process, or takes longer than ``timeout_s``.
     """
     if not specs:
         return
@@ -155,7 +155,7 @@ tell_problem(specs)
 
 
 def tell_problem(specs: Sequence[str]) -> None:
-    """Print what is wrong with measures, after whatever their modules print."""
+    """Print the first problem with the measures, after any output of their modules."""
     problem = ""
     try:
         for spec in specs:
@@ -172,7 +172,7 @@ def _measures(specs: Sequence[str]) -> str:
 
 
 def _read_only_copy(array: NDArray[Any]) -> NDArray[Any]:
-    """What NumPy refuses to write into; torch writes all the same, so it is a copy."""
+    """Return a copy that NumPy refuses to write into; it is a copy, because torch writes into it all the same."""
     copy = array.copy()
     copy.flags.writeable = False
     return copy

@@ -1,4 +1,4 @@
-"""Compute measures of an embedding: shared work once, independent tasks in parallel."""
+"""Computation of an embedding's measures: shared work is done once, independent tasks run in parallel."""
 
 from __future__ import annotations  # so that help() shows ArrayLike by its name
 
@@ -54,9 +54,9 @@ Results = dict[str, Value | UndefinedScore | None]
 
 
 def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, Value]:
-    """Return the values of measures by name, in their order, without those that the context cannot give.
+    """Return the values of measures by name, in the given order, without those whose input the context lacks.
 
-    ``UNDEFINED`` says why scores have no value for this embedding, if there are any.
+    If scores have no value for this embedding, ``UNDEFINED`` says why.
     """
     possible = [COMPUTATIONS[one.name] for one in wanted if can_be_computed(one, context)]
     direct = [one for one in possible if one.of_halves is None]
@@ -139,7 +139,7 @@ def measure(
     input_clusters: ArrayLike | None = None,
     **settings: Any,
 ) -> dict[str, Value]:
-    """Measures, diagnostics and comparison scores of an embedding, by their columns' names: all, or those chosen.
+    """Return measures, diagnostics and comparison scores of an embedding by column name: all, or those chosen.
 
     Distances, kernels, spectra and neighbours are computed once and shared, and only if a score needs them.
 
@@ -154,7 +154,7 @@ def measure(
         `probe_hits`), or ``"default"``: those of a run's row, at half the cost.
     image_ids : [n], optional
         The image of each sample: repeats of an image share an id, and are permuted and left out together. By default
-        each sample is an image of its own.
+        each sample is a separate image.
     input_clusters : [n] or [n, 1], optional
         The cluster of each sample's input, from `cluster_inputs`; without it, ``_z_x`` scores are left out.
     sigma : float, optional
@@ -210,12 +210,12 @@ def measure(
 
 
 def is_group(scores: str | Iterable[str] | None) -> bool:
-    """Return whether scores are not named one by one; None means all."""
+    """Return whether ``scores`` is a group, not names of scores; None means the group of all."""
     return scores is None or (isinstance(scores, str) and scores in GROUPS)
 
 
 def names_of(scores: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Return the names of the scores that are asked for; raise InputError for an unknown one, with similar names."""
+    """Return the names of the requested scores; for an unknown one, raise InputError with similar names."""
     if not isinstance(scores, Iterable):
         raise InputError(f"scores is {scores!r}; pass names of columns, such as 'dse_z'")
     names = (scores,) if isinstance(scores, str) else tuple(scores)

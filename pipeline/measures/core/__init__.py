@@ -1,1 +1,1 @@
-"""What all measures share: checks of the input, arrays of NumPy or a GPU, distances, threads, settings."""
+"""Shared code of all measures: checks of the input, arrays of NumPy or a GPU, distances, threads, settings."""

@@ -1,9 +1,9 @@
 """The arrays that measures compute with: NumPy's on the CPU, or torch's on the device that holds the embedding.
 
-Measures are written in the array API standard, which both follow. Here stand the ways from one device to another, of
-which there are no others, and the few operations that the standard lacks or that NumPy has a faster form of. Classes,
-images and random numbers are NumPy's everywhere; of an embedding on a device, only results and what has one number a
-sample come back, and for scikit-learn's estimators [n, d].
+Measures are written in the array API standard, which both follow. This module has all transfers between devices, and
+the few operations that the standard lacks or that NumPy does faster. Classes, images and random numbers are always
+NumPy arrays. From an embedding on a device, only results and arrays with one number per sample are copied back, and
+[n, d] arrays for scikit-learn's estimators.
 """
 
 from typing import Any
@@ -12,25 +12,25 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-# Rows of a matrix from which a few products with it cost less than all eigenvalues
+# Rows of a matrix from which a few products with it cost less than computing all eigenvalues
 MIN_FOR_ARPACK = 200
 
 Array = Any
-"""An array of NumPy, torch or another library of the standard; the comments tell its shape."""
+"""An array of NumPy, torch or another library of the standard; docstrings give its shape."""
 
 
 def namespace(array: Array) -> Any:
-    """The functions of the array's library, as the standard names them."""
+    """Return the module of the array's library with the functions of the standard."""
     return array_api_compat.array_namespace(array)
 
 
 def is_on_host(array: Array) -> bool:
-    """Whether it is NumPy's, which is computed with in blocks and threads of ours."""
+    """Return whether an array is NumPy's; such arrays are processed in blocks, by this package's threads."""
     return isinstance(array, np.ndarray)
 
 
 def to_host(array: Array) -> NDArray[Any]:
-    """The array as NumPy's."""
+    """Return the array as a NumPy array."""
     if is_on_host(array):
         return np.asarray(array)
     host = namespace(array).__array_namespace_info__().default_device()
@@ -38,7 +38,7 @@ def to_host(array: Array) -> NDArray[Any]:
 
 
 def beside(values: NDArray[Any], array: Array) -> Array:
-    """NumPy's values as an array of the same library and device as another."""
+    """Return NumPy values as an array of the same library, and on the same device, as ``array``."""
     if is_on_host(array):
         return values
     return namespace(array).asarray(
@@ -47,30 +47,30 @@ def beside(values: NDArray[Any], array: Array) -> Array:
 
 
 def rows_of(array: Array, indices: NDArray[np.int64]) -> Array:
-    """These rows [k, ...] of an array [n, ...]."""
+    """Return the rows [k, ...] of an array [n, ...] with these indices."""
     return namespace(array).take(array, beside(indices, array), axis=0)
 
 
 def stacked_rows(matrix: Array, rows: NDArray[np.int64]) -> Array:
-    """Rows [m, r] of a matrix [n, k] as a stack [m, r, k]."""
+    """Return the rows [m, r] of a matrix [n, k] as a stack [m, r, k]."""
     return namespace(matrix).reshape(rows_of(matrix, rows.ravel()), (*rows.shape, matrix.shape[1]))
 
 
 def block_of(matrix: Array, indices: NDArray[np.int64]) -> Array:
-    """The rows and columns [k, k] of a matrix [n, n] with these indices, int64 [k]."""
+    """Return the rows and columns [k, k] of a matrix [n, n] with these indices, int64 [k]."""
     if is_on_host(matrix):
         return matrix[np.ix_(indices, indices)]
     return namespace(matrix).take(rows_of(matrix, indices), beside(indices, matrix), axis=1)
 
 
 def narrowed(array: Array) -> Array:
-    """As float32."""
+    """Return the array as float32."""
     xp = namespace(array)
     return xp.astype(array, xp.float32)
 
 
 def widened(array: Array) -> Array:
-    """As float64."""
+    """Return the array as float64."""
     xp = namespace(array)
     return xp.astype(array, xp.float64)
 
@@ -102,10 +102,10 @@ def set_diagonal(matrix: Array, value: float) -> None:
 
 
 def times_power_of_two(values: Array, exponent: int) -> Array:
-    """The values times 2 to the power of the exponent, which changes no digit."""
+    """Return the values times 2 to the power of the exponent, which changes no digit."""
     if is_on_host(values):
         return np.ldexp(values, exponent)
-    half = exponent // 2  # either factor is a float64, whatever the exponent
+    half = exponent // 2  # both factors are within float64's range, whatever the exponent
     return (values * 2.0**half) * 2.0 ** (exponent - half)
 
 
@@ -125,13 +125,13 @@ def group_sums(values: Array, groups: NDArray[np.int64]) -> Array:
 
 
 def group_means(values: Array, groups: NDArray[np.int64]) -> Array:
-    """The mean of the rows of ``values`` [n, d] in each group 0, 1, ..., none of them empty: [groups, d]."""
+    """Return the mean of the rows of ``values`` [n, d] in each group 0, 1, ..., none of them empty: [groups, d]."""
     sizes = np.bincount(groups).astype(np.float64)
     return group_sums(values, groups) / beside(sizes[:, None], values)
 
 
 def largest_eigenvalue(matrix: Array) -> float:
-    """The largest eigenvalue of a symmetric matrix [n, n] without negative ones."""
+    """Return the largest eigenvalue of a symmetric matrix [n, n] without negative eigenvalues."""
     if not is_on_host(matrix) or matrix.shape[0] < MIN_FOR_ARPACK:
         return float(namespace(matrix).linalg.eigvalsh(matrix)[-1])
     from scipy.sparse.linalg import eigsh  # imported here: it takes a tenth of a second
@@ -141,9 +141,9 @@ def largest_eigenvalue(matrix: Array) -> float:
 
 
 def smallest_of_rows(matrix: Array, k: int) -> Array:
-    """The columns of the k smallest numbers of each row [m, n], in ascending order of the numbers: int64 [m, k].
+    """Return the columns of the k smallest numbers of each row [m, n], in ascending order of the numbers: int64 [m, k].
 
-    Of equal numbers, those of the first columns come first.
+    Equal numbers are in the order of their columns.
     """
     xp = namespace(matrix)
     if is_on_host(matrix):
@@ -157,7 +157,7 @@ def smallest_of_rows(matrix: Array, k: int) -> Array:
 
 
 def middle_values(values: Array) -> tuple[float, float]:
-    """The two numbers in the middle of [m] in ascending order; the same one twice if m is odd."""
+    """Return the two middle numbers of [m] in ascending order; the same one twice if m is odd."""
     low, high = (values.shape[0] - 1) // 2, values.shape[0] // 2
     if is_on_host(values):
         ordered = np.partition(values, [low, high])
@@ -167,5 +167,5 @@ def middle_values(values: Array) -> tuple[float, float]:
 
 
 def count_different(values: NDArray[np.float64], digits: int) -> int:
-    """How many rows of [n, d] differ when they are rounded to so many decimal digits; sorting them takes longer."""
+    """Return the number of distinct rows of [n, d], rounded to ``digits`` decimals; faster than sorting them."""
     return len({row.tobytes() for row in values.round(digits) + 0.0})  # -0.0 is 0

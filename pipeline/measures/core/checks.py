@@ -1,4 +1,4 @@
-"""Validate the input of measures; errors are one line that says what is wrong and what to do."""
+"""Validation of the input of measures; each error is one line that says what is wrong and what to do."""
 
 import operator
 from numbers import Integral, Real
@@ -26,7 +26,7 @@ MAX_WHOLE = 2.0**53  # beyond it, float64 does not hold every whole number
 
 
 def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
-    """Return Z as float64 [n, d], n and d at least 1, all values finite: a tensor on a GPU where it is, else NumPy's.
+    """Return Z as float64 [n, d], n and d at least 1, all values finite: on the GPU if it is there, else in NumPy.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
 
 
 def as_embedding_on_host(Z: ArrayLike, name: str = "Z") -> NDArray[np.float64]:
-    """As ``as_embedding``, in NumPy's memory wherever Z is."""
+    """Validate Z as ``as_embedding`` does, but always return a NumPy array."""
     check_columns(Z, name)
     embedding: NDArray[np.float64] = as_embedding(as_array(Z, name), name)
     return embedding
@@ -81,11 +81,11 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
     Parameters
     ----------
     labels : [n] or [n, 1]
-        Integers, strings or any other values that can be told apart; floating-point numbers if they are whole.
+        Integers, strings or any other distinguishable values; floating-point numbers only if they are whole.
     n : int
         Number of samples.
     name : str
-        What an error calls the labels.
+        Name of the labels in errors.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def as_classes(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.in
 
 
 def as_groups(labels: ArrayLike, n: int, name: str = "labels") -> NDArray[np.int64]:
-    """Return the classes as ``as_classes`` does, also if there is only one."""
+    """Return the classes as ``as_classes`` does, but allow a single class."""
     array = _column(labels, name)
     if array.ndim != 1:
         raise InputError(
@@ -126,7 +126,7 @@ def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArra
     Parameters
     ----------
     image_ids : [n] or None
-        Repeats of an image share an id; with None every sample is an image of its own.
+        Repeats of an image share an id; with None, every sample is a separate image.
     classes : int64 [n]
         The class of each sample.
 
@@ -201,7 +201,7 @@ def _column(values: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def _refuse_missing(array: NDArray[Any], name: str) -> None:
-    """Refuse missing entries, and floating-point numbers that have lost what told them apart."""
+    """Refuse missing entries, and floating-point numbers so large that different integers may have become equal."""
     if array.dtype.kind in "iu":
         return
     missing = np.array([_is_missing(value) for value in array], dtype=bool)
@@ -219,7 +219,7 @@ def _refuse_missing(array: NDArray[Any], name: str) -> None:
 def _is_missing(value: Any) -> bool:
     try:
         return value is None or bool(value != value)  # NaN and NaT differ from themselves
-    # Pandas' NA will not say, nor will a signalling NaN.
+    # Comparing pandas' NA or a signalling NaN raises an error.
     except (
         TypeError,
         ValueError,
@@ -229,12 +229,12 @@ def _is_missing(value: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    """Return whether it is a whole number, or not a number at all."""
+    """Return whether a value is a whole number, or not a number at all."""
     return not isinstance(value, Real) or isinstance(value, Integral) or bool(value % 1 == 0)
 
 
 def _culprit(array: NDArray[Any]) -> str:
-    """Show the first entry of an array [n, d] of objects that is not a number, and its column."""
+    """Return as text the first entry of an array [n, d] of objects that is not a number, and its column."""
     columns = array.T if array.dtype.kind == "O" else ()
     for column, values in enumerate(columns):
         found = first_non_number(values)

@@ -1,4 +1,4 @@
-"""What the measures of one embedding share: each value is computed when a measure first asks for it, and kept."""
+"""Values that the measures of one embedding share; each is computed when a measure first needs it, and kept."""
 
 from typing import Any, Self
 
@@ -16,15 +16,15 @@ from .settings import MeasureSettings
 from .threads import computed_once
 
 MAX_IMAGES = 4096
-"""Images that intrinsic dimensions are computed from; all pairs of more would take too much memory."""
+"""Most images that intrinsic dimensions are computed from; all pairs of more images would take too much memory."""
 
 
 class NotGiven(ValueError):
-    """A measure asked for labels or clusters that the context does not have."""
+    """Raised when a measure needs labels or clusters that the context does not have."""
 
 
 class MeasureContext:
-    """An embedding with its labels and settings, validated, and what follows from them.
+    """A validated embedding with its labels and settings, and the values derived from them.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ class MeasureContext:
     labels : [n] or [n, 1] or None
         The class of each sample.
     image_ids : [n] or None
-        The image of each sample; by default each sample is an image of its own.
+        The image of each sample; by default, each sample is a separate image.
     input_clusters : [n] or [n, 1] or None
         The cluster of each sample's input.
     settings : MeasureSettings
-        How to measure.
+        Settings of the measures.
 
     Raises
     ------
@@ -58,7 +58,7 @@ class MeasureContext:
         self.settings = settings
         self.n, self.d = self.points.values.shape
         self.sigma = settings.sigma_for(self.d)
-        self._labels, self._image_ids = labels, image_ids  # as given, for the words of reasons
+        self._labels, self._image_ids = labels, image_ids  # as given, for the text of reasons
         self._classes = None if labels is None else as_groups(labels, self.n)
         self._images = None if self._classes is None else as_images(image_ids, self._classes)
         self._clusters = (
@@ -159,7 +159,7 @@ class MeasureContext:
 
     @computed_once
     def some_first_rows(self) -> NDArray[np.int64]:
-        """The first row of each image; of many images, a random choice."""
+        """The first row of each image; with more than ``MAX_IMAGES`` images, those of a random choice of them."""
         first = first_rows(self._images_or_rows)
         if len(first) <= MAX_IMAGES:
             return first
@@ -168,7 +168,7 @@ class MeasureContext:
 
     @computed_once
     def different_image_points(self) -> Points:
-        """The first row of each image, without duplicates; a random choice of the images if there are many."""
+        """The points of ``some_first_rows``, without duplicates."""
         first, points = self.some_first_rows, self.points_in_range
         if len(first) < self.n:
             points = points.part(first)
@@ -179,7 +179,7 @@ class MeasureContext:
 
     @computed_once
     def halves(self) -> list[Self]:
-        """Random halves of the images of each class; none if classes are too small.
+        """Random halves of the images of each class; an empty list if classes are too small.
 
         Without labels, all images count as one class.
         """

@@ -1,4 +1,4 @@
-"""Convert tensors, data frames and lists to NumPy arrays.
+"""Conversion of tensors, data frames and lists to NumPy arrays.
 
 Neither PyTorch nor pandas is imported here: a caller with their objects has imported them.
 """
@@ -15,7 +15,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import shortened
 
 DEVICES = ("cuda",)
-"""torch's names of devices on which an embedding is measured; Apple's has no float64."""
+"""torch's names of the devices on which embeddings are measured; Apple's is left out, as it has no float64."""
 
 NUMBERS = "biuf"  # NumPy's kinds of real numbers
 RAGGED = (
@@ -33,7 +33,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     values : array_like
         A tensor (of any device and format, with a gradient or without), a data frame, a series, an array or lists.
     name : str
-        What an error calls them.
+        Name of the values in errors.
 
     Raises
     ------
@@ -62,12 +62,12 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def stays_on_its_device(values: Any) -> bool:
-    """Return whether they are a tensor on a device that can compute the measures: one that has float64."""
+    """Return whether the values are a tensor on a device that can compute the measures: one that has float64."""
     return is_a(values, "torch", "Tensor") and values.device.type in DEVICES
 
 
 def check_columns(values: Any, name: str) -> None:
-    """Raise InputError if they are a data frame with a column that does not hold numbers, and name it."""
+    """Raise InputError for a data frame with a column that does not hold numbers; the message names the column."""
     if not is_a(values, "pandas", "DataFrame"):
         return
     for position, (column, dtype) in enumerate(zip(values.columns, values.dtypes, strict=True)):
@@ -79,7 +79,7 @@ def check_columns(values: Any, name: str) -> None:
 
 
 def first_non_number(values: Any) -> str:
-    """Show the first entry that is not a number, and its row; return "" if there is none."""
+    """Return as text the first entry that is not a number, and its row; "" if all entries are numbers."""
     for row, value in enumerate(values):
         if not _is_number(value):
             return f": {shown_name(repr(value))} in row {row}"
@@ -97,7 +97,7 @@ def _is_number(value: Any) -> bool:
 
 
 def is_a(values: Any, module: str, *names: str) -> bool:
-    """Return whether values are of a class of a module, which need not be imported."""
+    """Return whether values are of one of these classes of a module, without importing the module."""
     imported = sys.modules.get(module)
     return any(isinstance(values, getattr(imported, name, ())) for name in names)
 
@@ -149,7 +149,7 @@ def plain_tensor(tensor: Any, name: str) -> Any:
     Raises
     ------
     InputError
-        For a sparse or complex one, or one without values.
+        If the tensor is sparse, is complex or has no values.
     """
     if tensor.is_complex():
         raise InputError(
@@ -193,7 +193,7 @@ def _from_series(series: Any, name: str) -> NDArray[Any]:
 def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
-    # Tensors of a GPU or with a gradient do not become an array by themselves.
+    # NumPy cannot convert tensors that are on a GPU or have a gradient.
     except (
         TypeError,
         RuntimeError,
@@ -207,12 +207,12 @@ def _from_list(values: list[Any] | tuple[Any, ...], name: str) -> NDArray[Any]:
     if array.dtype.kind not in "US":
         return array
     objects = np.array(values, dtype=object)
-    # Made text, a missing value would be the class "nan", and 1 the same as "1".
+    # NumPy has made them all text: a missing value would be the class "nan", and 1 the same as "1".
     return array if array.tolist() == objects.tolist() else objects
 
 
 def _holds_vectors(array: NDArray[Any]) -> bool:
-    """Return whether it is a column of vectors: objects [n], all of them arrays, lists or tensors."""
+    """Return whether the array is a column of vectors: objects [n], all of them arrays, lists or tensors."""
     if array.ndim != 1 or array.dtype.kind != "O" or not len(array):
         return False
     return all(

@@ -14,7 +14,7 @@ from .threads import computed_once
 class Decomposition:
     """A matrix [n, d], its squared singular values, float64 [r], ascending, and its singular vectors on one side.
 
-    r is its numerical rank: a squared singular value below max(n, d) times the rounding of the largest is taken for 0.
+    r is its numerical rank: a squared singular value below max(n, d) times the rounding of the largest counts as 0.
     Where n is at most d, ``left`` holds the left vectors, float64 [n, r], and ``right`` is None; otherwise ``right``
     holds the right ones, float64 [d, r], and ``left`` is None.
     """
@@ -36,7 +36,7 @@ class Decomposition:
 
     @computed_once
     def components(self) -> Array:
-        """The coordinates of the rows along the principal axes, that of the least variance first, float64 [n, r]."""
+        """The coordinates of the rows along the principal axes, in ascending order of variance, float64 [n, r]."""
         if self.right is None:
             return self.left * self.singular_values
         return self.matrix @ self.right
@@ -47,7 +47,7 @@ class Decomposition:
         return self.left if self.right is None else self.components / self.singular_values
 
     def class_sums(self, classes: NDArray[np.int64]) -> Array:
-        """Sums of the rows of ``left_vectors`` over each class, float64 [classes, r], without forming them if n > d."""
+        """Return each class's sum of rows of ``left_vectors``, float64 [classes, r], without forming them if n > d."""
         if self.right is None:
             return group_sums(self.left, classes)
         return group_sums(self.matrix, classes) @ (self.right / self.singular_values)
@@ -80,7 +80,7 @@ def scaled(values: Array) -> tuple[Array, int]:
 
 
 def centred(Z: Array) -> tuple[Array, int]:
-    """The rows of a validated embedding less their mean, divided by 2^e, float64 [n, d], and e."""
-    # Less the first row before the mean, so that equal rows become exactly zero.
+    """Return the rows of a validated embedding minus their mean, divided by 2^e, float64 [n, d], and e."""
+    # Subtract the first row before the mean, so that equal rows become exactly zero.
     values, exponent = scaled(Z - Z[:1, :])
     return values - namespace(values).mean(values, axis=0), exponent

@@ -20,7 +20,7 @@ from .checks import UndefinedScore, as_embedding
 from .estimate import EXACT_UP_TO
 from .threads import computed_once, in_threads
 
-# Rounding of |a|^2 + |b|^2 - 2ab relative to the distance: below this share of |a|^2 + |b|^2 it passes about 1e-9.
+# Below this share of |a|^2 + |b|^2, the squared distance |a|^2 + |b|^2 - 2ab has a relative error above about 1e-9.
 _NEAR = 1e-6
 
 _CACHED = 2**17  # numbers in a block that several steps pass over: 1 MiB
@@ -30,9 +30,9 @@ BLOCK_NUMBERS = 2**22  # numbers in a block of differences or a stack of matrice
 def squared_distances(Z: Array) -> Array:
     """Return the squared Euclidean distances of all pairs of rows.
 
-    They come from the Gram matrix of the centred rows; pairs that lie so near each other, compared with their distance
-    from the centre, that rounding would show are computed anew from their difference. So duplicates are at distance 0
-    exactly, and neither a large offset nor an outlier costs accuracy.
+    They come from the Gram matrix of the centred rows. Pairs that are much nearer to each other than to the centre, so
+    that rounding would matter, are recomputed from their difference. So duplicates are at distance 0 exactly, and
+    neither a large offset nor an outlier reduces the accuracy.
 
     Parameters
     ----------
@@ -50,13 +50,13 @@ def squared_distances(Z: Array) -> Array:
 
 
 def centred_rows(Z: Array) -> Array:
-    """Return the rows less their mean; equal rows become exactly zero."""
+    """Return the rows minus their mean; equal rows become exactly zero."""
     centred = Z - Z[:1, :]
     return centred - namespace(Z).mean(centred, axis=0)
 
 
 def distances_between(rows: Array, columns: Array, Z_rows: Array, Z_columns: Array) -> Array:
-    """Return the squared distances, float64 [a, b], from points [a, d] to points [b, d], centred and as they were."""
+    """Return the squared distances, float64 [a, b], of points [a, d] and [b, d], each given centred and uncentred."""
     xp = namespace(rows)
     squares = rows @ columns.T  # symmetric to the last bit for equal arguments
     of_rows, of_columns = xp.vecdot(rows, rows), xp.vecdot(columns, columns)
@@ -75,7 +75,7 @@ def distances_between(rows: Array, columns: Array, Z_rows: Array, Z_columns: Arr
 
 
 def differences(pairs: tuple[Array, Array], Z_rows: Array, Z_columns: Array) -> Array:
-    """The squared length of the difference of each pair of points, float64 [pairs]."""
+    """Return the squared length of the difference of each pair of points, float64 [pairs]."""
     xp = namespace(Z_rows)
     step = max(1, BLOCK_NUMBERS // Z_rows.shape[1])
     parts = []
@@ -102,13 +102,13 @@ def gaussian_kernel(squares: Array, sigma: float) -> Array:
 
 
 def _quiet_exp(xp: Any, squares: Array, sigma: float) -> Array:
-    # Far apart, in units of sigma: 0, as it should be.
+    # For points far apart in units of sigma it underflows to 0, as it should.
     with np.errstate(over="ignore", under="ignore"):
         return xp.exp(squares / (-2 * sigma**2))
 
 
 def row_blocks(matrix: Array) -> list[slice]:
-    """Slices of the rows of a matrix that each fit into a core's cache; on a device, all rows."""
+    """Return slices of a matrix's rows that each fit into a core's cache; on a device, one slice of all rows."""
     rows, columns = matrix.shape
     step = max(1, _CACHED // columns) if is_on_host(matrix) else rows
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
@@ -126,7 +126,7 @@ class Points:
     ----------
     values : float64 [n, d]
     squares : callable, optional
-        Returns the squared distances of all pairs, where they follow from known distances.
+        Returns the squared distances of all pairs, if they follow from known distances.
     """
 
     def __init__(self, values: Array, squares: Callable[[], Array] | None = None) -> None:
@@ -147,14 +147,14 @@ class Points:
         return squared_distances(self.values) if self._squares is None else self._squares()
 
     def part(self, rows: NDArray[np.int64]) -> Self:
-        """Return some of the points, int64 [m], as points."""
+        """Return the points with these indices, int64 [m]."""
         values = rows_of(self.values, rows)
         if not self.few:
             return type(self)(values)
         return type(self)(values, lambda: block_of(self.squares, rows))
 
     def different(self) -> NDArray[np.int64]:
-        """Return the points that differ from all points before them, int64 [m]."""
+        """Return the indices of the points that differ from all earlier points, int64 [m]."""
         xp, squares = namespace(self.squares), self.squares
         alike = squares <= ALIKE * float(xp.mean(squares))
         first = to_host(xp.argmax(xp.astype(alike, xp.uint8), axis=1))
@@ -172,7 +172,7 @@ class Points:
         return float(np.sqrt(low) + np.sqrt(high)) / 2
 
     def rows_of_squares(self) -> Iterator[Array]:
-        """Yield the squared distances [m, n] from blocks of points to all."""
+        """Yield the squared distances [m, n] from each block of points to all points."""
         if self.few:
             yield self.squares
             return
@@ -197,11 +197,11 @@ def as_points(Z: ArrayLike | Points) -> Points:
 
 NEARLY_ALONG = 0.01
 
-SAME = 4 * float(np.finfo(np.float64).eps)  # differences of directions below are rounding
+SAME = 4 * float(np.finfo(np.float64).eps)  # smaller differences of directions are rounding
 
 
 def directions(values: Array, name: str = "rows") -> Array:
-    """Each row scaled to length 1, float64 [n, d]; ``name`` is what reasons call the rows."""
+    """Return each row scaled to length 1, float64 [n, d]; ``name`` names the rows in reasons."""
     xp = namespace(values)
     lengths = xp.linalg.vector_norm(values, axis=1)
     shortest = float(np.finfo(np.float64).eps) * float(xp.max(lengths))
@@ -216,7 +216,7 @@ def directions(values: Array, name: str = "rows") -> Array:
 
 
 def direction_points(points: Points) -> Points:
-    """The directions of the rows as points, whose distances follow from those of the points if these are few."""
+    """Return the directions of the rows as points; if they are few, their distances follow from those of the rows."""
     unit = directions(points.values)
     if not points.few:
         return Points(unit)
@@ -224,10 +224,10 @@ def direction_points(points: Points) -> Points:
 
 
 def squares_of_directions(squares: Array, values: Array, unit: Array) -> Array:
-    """The squared distances [n, n] of the rows' directions u, from those of the rows z themselves or less their mean.
+    """Return the squared distances [n, n] of the rows' directions u, from those of the rows z, centred or not.
 
-    |u - v|^2 = (|z - w|^2 - (|z| - |w|)^2) / (|z| |w|). Pairs for which little is left of that difference, beside what
-    is taken away, are computed anew from their directions.
+    |u - v|^2 = (|z - w|^2 - (|z| - |w|)^2) / (|z| |w|). Pairs for which that difference is small compared with the
+    subtracted term are recomputed from their directions.
     """
     xp = namespace(values)
     lengths = xp.linalg.vector_norm(values, axis=1)

@@ -13,7 +13,7 @@ EXACT_UP_TO = 8192
 """Up to this many points, ``auto`` computes all eigenvalues: about 25 seconds on 2 cores, and 1.6 GB."""
 
 TOLERANCE = 0.005
-"""Bits: the standard error at which the estimate stops."""
+"""The standard error, in bits, at which the estimate stops."""
 
 FLOAT32_FROM = 1024
 """Above this many points float32 is faster; fewer are always computed in float64."""
@@ -21,7 +21,7 @@ FLOAT32_FROM = 1024
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure in bits.
+    """The value of a measure in bits, its standard error and its method.
 
     ``standard_error``, in bits, is that of the computation: 0 for ``exact``; for ``lanczos`` it covers random probes,
     quadrature and rounding. It does not cover the choice of images: `dsmi_z_y_se` does.

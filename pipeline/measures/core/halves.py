@@ -9,14 +9,14 @@ from dsmi_zoo._util.text import counted
 
 HALVES = 8
 MAX_HALF = 500  # rows; larger halves would be slow
-MIN_IMAGES = 4  # of a class: two for each half
+MIN_IMAGES = 4  # per class: two for each half
 MAX_LEFT_OUT = 0.1  # of the rows, in classes with too few images to split
 
 
 def random_halves(
     classes: NDArray[np.int64], images: NDArray[np.int64], seed: int
 ) -> list[NDArray[np.int64]]:
-    """Return random halves of the images, half of each class; about 500 rows where a half would have more.
+    """Return random halves of the images, half of each class; a half of more than 500 rows is cut to about 500.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def rows_of_images(images: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 def too_few_images(
     classes: NDArray[np.int64], images: NDArray[np.int64], fewest: int = MIN_IMAGES
 ) -> str:
-    """Return why there are no halves (or smaller parts), in terms of images of a class."""
+    """Return the reason, in images per class, why there are no halves (or smaller parts)."""
     class_of_image = classes[np.unique(images, return_index=True)[1]]
     sizes = np.bincount(class_of_image)
     if len(sizes) == 1:

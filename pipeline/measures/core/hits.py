@@ -1,4 +1,4 @@
-"""Whether a classifier recognises each image: counted, as an interval, and as text."""
+"""Hits, that is whether a classifier recognises each image: their share, its interval, and their text."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def percent(hits: NDArray[np.bool_]) -> float:
 
 
 def wilson_limits(hits: Any, n: Any, z: float = Z95) -> tuple[Any, Any]:
-    """Return the limits of the intervals of shares, which rounding may move out of 0 to 1; ``z`` is 1.96 for 95%.
+    """Return the limits of the intervals of shares, which rounding may push outside 0 to 1; ``z`` is 1.96 for 95%.
 
     References
     ----------

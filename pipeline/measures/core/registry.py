@@ -1,6 +1,6 @@
-"""Decorators that make a function of a `MeasureContext` a column of a row.
+"""Decorators that register a function of a `MeasureContext` as a column of a row.
 
-``pipeline.measures.catalog`` has the words for each column: title, unit, meaning, and what it needs.
+``pipeline.measures.catalog`` describes each column: its title, unit, meaning and input.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Hits = NDArray[np.bool_]
 SomeCompute = TypeVar("SomeCompute", bound=Compute)
 
 Task = Literal["entropy", "spectrum", "distances", "decomposition", "values"]
-"""What a column shares with others: columns of one task are computed in sequence, different tasks in parallel."""
+"""The task of a column: columns of one task share work and run in sequence, different tasks run in parallel."""
 
 ROUNDING = 1e-12  # of a score
 SAME_IN_HALVES = "all random halves of the images give the same value, which leaves the error open"
@@ -36,7 +36,7 @@ COMPUTATIONS: dict[str, "Computation"] = {}
 
 @dataclass(frozen=True)
 class Computation:
-    """How a column is computed.
+    """The computation of a column.
 
     ``compute`` raises UndefinedScore where the column has no value. A standard error that is estimated from halves of
     the images names its score in ``of_halves``; ``check_error`` raises UndefinedScore where such an error is wrong.
@@ -50,7 +50,7 @@ class Computation:
     check_error: Callable[[MeasureContext], None] | None = None
 
     def result(self, context: MeasureContext) -> Value | UndefinedScore | None:
-        """Return the value, or why it is undefined, or None if its input is not given; the context keeps it."""
+        """Return the value, or why it is undefined, or None if its input is missing; the context keeps the result."""
         if self.name not in context.results:
             context.results[self.name] = self._compute(context)
         kept: Value | UndefinedScore | None = context.results[self.name]
@@ -63,7 +63,7 @@ class Computation:
             return None
         except UndefinedScore as undefined:
             return undefined
-        # Of a library, such as NumPy's LinAlgError: the other scores stay.
+        # From a library, such as NumPy's LinAlgError; the other scores are still computed.
         except (ValueError, ArithmeticError) as error:
             return UndefinedScore(
                 f"its computation failed with {type(error).__name__} ({shown_name(error, 200)})"
@@ -75,8 +75,8 @@ class Computation:
     def error_over_halves(self, context: MeasureContext) -> float:
         """Return the standard error estimated from random halves of the images.
 
-        A score that grows with the number of images has its relative error estimated. Undefined if the score has no
-        value for a half, or the same for all: it is at a bound, and how near all images come to leaving it is unknown.
+        For a score that grows with the number of images, the relative error is estimated. Undefined if the score has no
+        value for a half, or the same for all halves: it is at a bound, so its error is unknown.
         """
         context.require_halves()
         if self.check_error is not None:
@@ -127,7 +127,7 @@ def score(
     name : str
         The score's name in the catalog.
     task
-        The task that it is computed with.
+        The task in which it is computed.
     error : callable, optional
         A closed form of the standard error; by default it is estimated from random halves of the images.
     grows_with_images : bool

@@ -1,4 +1,4 @@
-"""How an embedding is measured, as validated settings."""
+"""Validated settings of the measures of an embedding."""
 
 import math
 from numbers import Integral, Real
@@ -61,7 +61,7 @@ _NOT_OF_A_CALL = ("scores", "own")
 
 
 class MeasureSettings(Settings):
-    """How an embedding is measured; ``sigma`` None means sqrt(d), the paper's choice.
+    """Settings of the measures of an embedding; a ``sigma`` of None means sqrt(d), the paper's choice.
 
     ``method``, ``precision`` and ``tolerance`` (bits) apply to the eigenvalues, not to the forward pass.
     """
@@ -97,13 +97,13 @@ class MeasureSettings(Settings):
     )
 
     def arguments(self) -> dict[str, Any]:
-        """The settings as keyword arguments of `measure`, beside ``scores``."""
+        """Return the settings as keyword arguments of `measure`, except ``scores``."""
         return self.model_dump(exclude={*_NOT_OF_A_CALL})
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that change numbers, as identities hold them.
+        """Return the settings as they enter identities.
 
-        Rows of earlier versions have all scores and no such key, and keep their identity.
+        The key ``scores`` is left out for all scores, so that rows of versions without it keep their identity.
         """
         settings = self.model_dump(mode="json")
         if self.scores == "all":
@@ -118,7 +118,7 @@ class MeasureSettings(Settings):
 SETTINGS = tuple(
     setting for setting in settings_of(MeasureSettings) if setting.key not in _NOT_OF_A_CALL
 )
-"""The settings that `measure` takes beside ``scores``; your own measure is a function that you can call yourself."""
+"""The settings that `measure` takes in addition to ``scores``; callers can call an own measure's function directly."""
 
 
 def checked_settings(settings: dict[str, Any], function: str = "measure") -> MeasureSettings:

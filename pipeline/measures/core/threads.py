@@ -1,4 +1,4 @@
-"""Work in as many threads as BLAS may use, each with one thread of BLAS; and values that threads share."""
+"""Work in as many threads as BLAS may use, each with one BLAS thread; and values that threads share."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +18,9 @@ _this_thread = threading.local()
 
 
 def blas_threads() -> int:
-    """Threads that work here may have: those of BLAS outside of `one_blas_thread`, its process's share of the cores.
+    """Return the number of threads to use: that of BLAS outside `one_blas_thread`, its process's share of the cores.
 
-    Work that is already in one of several threads has no others.
+    Within one of several threads, it is 1.
     """
     if getattr(_this_thread, "is_one_of_several", False):
         return 1
@@ -35,9 +35,9 @@ def _current_threads() -> int:
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Map the function over the items in as many threads as BLAS may use, each with one thread of BLAS.
+    """Map the function over the items in as many threads as BLAS may use, each with one BLAS thread.
 
-    Within such a thread, it maps them one after the other.
+    Within such a thread, it maps them in sequence.
     """
     threads = min(blas_threads(), len(items))
     with one_blas_thread():
@@ -58,7 +58,7 @@ _threads_outside = 1
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Keep BLAS to one thread; threads of ours may be inside at the same time, and the last one out restores it."""
+    """Limit BLAS to one thread; several threads may be inside at once, and the last one out restores its number."""
     global _depth, _threads_outside
     with _lock:
         if _depth == 0:
@@ -76,9 +76,9 @@ def one_blas_thread() -> Iterator[None]:
 
 @cache
 def _blas() -> ThreadpoolController:
-    """The BLAS libraries of this process; looking for them takes milliseconds."""
-    # SciPy brings a BLAS besides NumPy's, which scikit-learn calls from OpenMP loops. It sets it to one thread there
-    # and then restores what was before: if that is not one thread, then in another thread's loop as well.
+    """Return the BLAS libraries of this process, cached because finding them takes milliseconds."""
+    # SciPy has its own BLAS, which scikit-learn calls from OpenMP loops. scikit-learn sets it to one thread there and
+    # then restores the earlier number; if that is not 1, it then also holds in another thread's loop.
     import scipy.linalg  # noqa: F401
 
     return ThreadpoolController()

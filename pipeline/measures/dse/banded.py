@@ -1,8 +1,8 @@
 """Traces of a symmetric matrix without its eigenvalues: a reduction to a band, then determinants of shifted bands.
 
-Eigenvalues take a tridiagonal matrix, half of whose cost are products of a matrix with one vector, which wait for
-memory. A band takes products of blocks only. For the entropy one needs of the eigenvalues x no more than the sum of
-x ln x, an integral over the shifts s of ln det(1 + B / s), and a determinant of a band is a factorisation of it.
+Eigenvalues need a tridiagonal matrix, half of whose cost is products of a matrix with one vector, which wait for
+memory. A band B needs only products of blocks. The entropy needs only the sum of x ln x over the eigenvalues x, an
+integral over the shifts s of ln det(1 + B / s), and a factorisation of a band gives its determinant.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ WIDTH = 64  # of the band
 _BLOCK = 4 * WIDTH  # columns that are updated at a time
 
 STEP = 0.8
-"""Of the logarithm of the shift. The rule's error is exp(-2 pi^2 / step) of each eigenvalue: 3e-9."""
+"""Step of the logarithm of the shift. The error falls as exp(-2 pi^2 / step); at 0.8 it is below 3e-9 of an eigenvalue."""
 
 # Steps to the greatest and the smallest shift, in units of the largest eigenvalue.
 _FIRST, _LAST = 15, -43
@@ -39,10 +39,10 @@ def banded(matrix: Matrix) -> Matrix:
     Bischof, Lang and Sun, A framework for symmetric band reduction, ACM TOMS 26 (2000), its first stage.
     """
     n, kind = len(matrix), matrix.dtype
-    # Of each block of columns, the rows from its diagonal on.
+    # For each block of columns, its rows from the diagonal on.
     blocks = {start: matrix[start:, start : start + _BLOCK].copy() for start in range(0, n, _BLOCK)}
     band = np.zeros((WIDTH + 1, n), kind)
-    left = right = np.zeros((n, 0), kind)  # of the update that is due: matrix - left right'
+    left = right = np.zeros((n, 0), kind)  # of the pending update: matrix - left right'
     for first in range(0, n, WIDTH):
         column = first % _BLOCK
         own = blocks[first - column]
@@ -70,7 +70,7 @@ def _updated_product(
 ) -> Matrix:
     """Subtract left right' from the rows and columns from ``below`` on, and return their product with a factor [n, k].
 
-    Threads share the blocks; the sum is in their order, so that it is the same whatever their number.
+    Threads share the blocks; results are summed in the order of the blocks, so the number of threads does not matter.
     """
     n = len(factor)
 
@@ -103,7 +103,7 @@ def _reflected(columns: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     count = len(shares)
     vectors = np.tril(found[:, :count], -1)
     np.fill_diagonal(vectors, 1)
-    # A column that is zero already is not reflected: its share is 0, and its row and column of T are.
+    # A column that is zero already is not reflected: its share is 0, as are its row and column of T.
     reflected = shares != 0
     inverse = np.triu(vectors.T @ vectors, 1)
     np.fill_diagonal(inverse, 1 / np.where(reflected, shares, 1))
@@ -119,9 +119,9 @@ def _keep(band: Matrix, columns: Matrix, first: int) -> None:
 
 
 def sum_of_x_log_x(band: NDArray[np.float64], trace: float, squares: float) -> float:
-    """Return the sum of x ln x over the eigenvalues x of a band, of which those below 0 are rounding and count as 0.
+    """Return the sum of x ln x over the eigenvalues x of a band; those below 0 are rounding and count as 0.
 
-    By the trapezoidal rule in the logarithm of s,
+    It uses the trapezoidal rule in the logarithm of s for
 
         x ln x - x = x^2 / 2 - x + int_0^inf x / (1 + s) - ln(1 + x / s) - (x^2 / 2 - x) / (1 + s)^2 ds.
 
@@ -154,7 +154,7 @@ def sum_of_x_log_x(band: NDArray[np.float64], trace: float, squares: float) -> f
     known = shifts[: len(determinants)]
     terms = known * (first / (1 + known) - determinants - bend / (1 + known) ** 2)
     total += STEP * float(np.sum(terms))
-    # Below the last shift: for all x that count, ln(1 + x / s) grows by as much in each step.
+    # Below the last shift: for all x that count, ln(1 + x / s) grows by the same amount in each step.
     last, slope = determinants[-1], determinants[-1] - determinants[-2]
     share = np.exp(-STEP)
     of_rest = share / (1 - share) * (first - bend - last) - share / (1 - share) ** 2 * slope
@@ -163,7 +163,7 @@ def sum_of_x_log_x(band: NDArray[np.float64], trace: float, squares: float) -> f
 
 
 def _at_most(band: NDArray[np.float64]) -> float:
-    """Return a bound of the eigenvalues of a band: the largest sum of the sizes of a row's entries."""
+    """Return an upper bound of the eigenvalues of a band: the largest sum of a row's absolute entries."""
     sizes = np.abs(band)
     sums = sizes.sum(axis=0)
     n = band.shape[1]
@@ -173,7 +173,7 @@ def _at_most(band: NDArray[np.float64]) -> float:
 
 
 def _log_determinant(band: NDArray[np.float64], shift: float) -> float | None:
-    """Return ln det(1 + B / shift); None if that is not positive definite."""
+    """Return ln det(1 + B / shift), or None if 1 + B / shift is not positive definite."""
     from scipy.linalg import lapack
 
     shifted = band / shift

@@ -22,11 +22,11 @@ _FEW_BINS = 8
 
 
 def shannon_entropy(Z: ArrayLike, *, bins: int = 2) -> float:
-    """Classic Shannon entropy (CSE) of an embedding in bins, in bits.
+    """Return the classic Shannon entropy (CSE) of an embedding in bins, in bits.
 
     Each dimension is cut into equal bins between its own smallest and largest value; samples that share all their bins
     are one event. A constant dimension is one bin. With many dimensions nearly every sample is alone in its bin, and
-    the entropy is log2 n whatever the embedding: the reason for the diffusion spectral entropy.
+    the entropy is log2 n whatever the embedding, which is the reason for the diffusion spectral entropy.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ def shannon_entropy(Z: ArrayLike, *, bins: int = 2) -> float:
 def shannon_mutual_information(
     Z: ArrayLike, labels: ArrayLike, *, bins: int = 2, repetitions: int = 5, seed: int = 0
 ) -> float:
-    """Mutual information (CSMI) of an embedding and labels, in bits, from the classic entropy in bins.
+    """Return the mutual information (CSMI) of an embedding and labels, in bits, from the classic entropy in bins.
 
-    Like `diffusion_spectral_mutual_information`, with `shannon_entropy` in place of the diffusion spectral entropy.
+    It is `diffusion_spectral_mutual_information` with `shannon_entropy` in place of the diffusion spectral entropy.
     Each subset is binned between its own smallest and largest values.
 
     Parameters
@@ -82,7 +82,7 @@ def shannon_mutual_information(
     Raises
     ------
     ValueError
-        As `diffusion_spectral_mutual_information`.
+        As for `diffusion_spectral_mutual_information`.
 
     References
     ----------

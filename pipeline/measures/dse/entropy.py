@@ -19,7 +19,7 @@ from .spectrum import kernel_entropy
 from .subsets import spectral_entropies
 
 SATURATION = 0.1
-"""Bits: an entropy this close to 0 or to log2 n does not describe the embedding."""
+"""An entropy this close, in bits, to 0 or to log2 n does not describe the embedding."""
 
 
 def diffusion_spectral_entropy(
@@ -32,10 +32,10 @@ def diffusion_spectral_entropy(
     tolerance: float = TOLERANCE,
     seed: int = 0,
 ) -> float:
-    """Diffusion spectral entropy (DSE) of an embedding, in bits.
+    """Return the diffusion spectral entropy (DSE) of an embedding, in bits.
 
-    The Shannon entropy of the absolute eigenvalues of the diffusion matrix, each raised to the power t and then divided
-    by their sum. It lies between 0 (all points alike, as seen at the width sigma) and log2 n (every point alone).
+    It is the Shannon entropy of the absolute eigenvalues of the diffusion matrix, each raised to the power t and then
+    divided by their sum, between 0 (all points alike at the width sigma) and log2 n (every point alone).
 
     Parameters
     ----------
@@ -50,12 +50,12 @@ def diffusion_spectral_entropy(
         estimates their entropy in time n^2 and, if need be, without a matrix; up to 512 points it is exact too.
         ``auto`` is exact up to 8,192 points.
     precision
-        Of the eigenvalues of the exact method. ``float32`` is up to twice as fast and accurate to about 1e-6 bits; up
-        to 1,024 points, and for t below 1, float64 is used in any case.
+        Arithmetic of the exact method's eigenvalues. ``float32`` is up to twice as fast and accurate to about 1e-6
+        bits; up to 1,024 points, and for t below 1, float64 is used in any case.
     tolerance : float
         Standard error, in bits, at which ``lanczos`` stops.
     seed : int
-        Seed of its random probes.
+        Seed of the random probes of ``lanczos``.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def diffusion_spectral_entropy(
 
 
 def diffusion_spectral_entropy_estimate(Z: ArrayLike, **settings: Any) -> Estimate:
-    """Diffusion spectral entropy with the standard error of its computation, and the method that was used.
+    """Return the diffusion spectral entropy with the standard error of its computation, and the method used.
 
     Settings and errors are those of `diffusion_spectral_entropy`.
 
@@ -101,7 +101,7 @@ def diffusion_spectral_entropy_estimate(Z: ArrayLike, **settings: Any) -> Estima
 
 
 def _check_error(context: MeasureContext) -> None:
-    """Raise UndefinedScore at a bound of the entropy, where its spread falls more slowly than with the images."""
+    """Raise UndefinedScore near a bound of the entropy, where its spread falls too slowly with the number of images."""
     if saturated(context):
         raise UndefinedScore(
             "the entropy is within 0.1 bit of a bound, where halves state too small an error"
@@ -111,7 +111,7 @@ def _check_error(context: MeasureContext) -> None:
 @score("dse_z", task="entropy", check_error=_check_error)
 @computed_once
 def entropy_of_all(context: MeasureContext) -> float:
-    """The diffusion spectral entropy of all points, in bits."""
+    """Return the diffusion spectral entropy of all points, in bits."""
     return spectral_entropies(context).of([np.arange(context.n)])[0].value
 
 

@@ -1,7 +1,7 @@
 """DSE and DSMI on a graph of nearest neighbours whose bandwidths follow the local density, in bits.
 
-Neither needs a width: each point's is the distance to its 15th neighbour, so the embedding times a number has the same
-values. ``dsmi_z_y_knn`` builds the graph of each class and of each random subset anew, as the paper's does its kernel.
+Neither needs a sigma: each point's width is the distance to its 15th neighbour, so the scale of the embedding does not
+matter. ``dsmi_z_y_knn`` builds a new graph for each class and each random subset, as the paper does with its kernel.
 """
 
 from collections.abc import Sequence
@@ -42,11 +42,11 @@ Values = NDArray[np.float64]
 
 
 def adaptive_kernel(squares: Array) -> Array:
-    """Return new kernels, float64 [..., m, m], of points with these squared distances, which differ in pairs.
+    """Return new kernels, float64 [..., m, m], of distinct points with these squared distances.
 
-    exp(-d^2 / (s_i s_j)) where one of the two is among the other's 15 nearest neighbours, or as near as the last of
-    them, else 0; s is the distance to the 15th neighbour, or to the last one of fewer points. Then each entry is
-    divided by both row sums (alpha = 1), which takes out the density of the points.
+    An entry is exp(-d^2 / (s_i s_j)) if one of the two points is among the other's 15 nearest neighbours, or as near as
+    the last of them, else 0; s is the distance to the 15th neighbour, or to the last if there are fewer. Then each
+    entry is divided by both row sums (alpha = 1), which removes the effect of the points' density.
     """
     xp, m = namespace(squares), squares.shape[-1]
     rows = xp.reshape(squares, (-1, m))
@@ -68,7 +68,7 @@ def adaptive_kernel(squares: Array) -> Array:
 
 
 class KnnEntropies(SpectralEntropies):
-    """Entropies of subsets of points, each on its own graph of nearest neighbours; points that are alike count once."""
+    """Entropies of subsets of points, each on its own graph of nearest neighbours; duplicate points count once."""
 
     def __init__(self, points: Points, settings: MeasureSettings) -> None:
         super().__init__(points, 1.0, settings.model_copy(update={"t": float(TIME)}))
@@ -81,7 +81,7 @@ class KnnEntropies(SpectralEntropies):
 
     @computed_once
     def first_alike(self) -> NDArray[np.int64]:
-        """The first of few points that each is equal to, int64 [n]."""
+        """The index of the first point that equals each point, int64 [n]; only for few points."""
         return self._first_alike(self.points.squares)
 
     def _first_alike(self, squares: Array) -> NDArray[np.int64]:
@@ -94,7 +94,7 @@ class KnnEntropies(SpectralEntropies):
         return super().of([self._different(subset) for subset in subsets])
 
     def _different(self, subset: Subset) -> Subset:
-        """Return the points of a subset that are not alike; of a large one, ``_estimated`` finds them."""
+        """Return the distinct points of a subset; a large subset is returned whole, and ``_estimated`` finds them."""
         if self.points.few:
             return np.unique(self.first_alike[subset])
         if method_for(self.settings.method, len(subset)) == "lanczos":
@@ -107,12 +107,12 @@ class KnnEntropies(SpectralEntropies):
     def _estimated(self, subset: Subset) -> Estimate:
         settings, values = self.settings, to_host(rows_of(self.points.values, subset))
         matrix, roots = sparse_matrix(values, NEIGHBOURS, self.alike)
-        # Eigenvalues below 0 count by their size, so those of the square are what is needed.
+        # Eigenvalues below 0 count by their absolute value, so the operator is the square of the matrix.
         operator = KnnOperator(matrix, roots)
         generator = np.random.default_rng(settings.seed)
         sketch = random_sketch(operator.n, generator)
         found = entropy_by_lanczos(operator, settings.t / 2, settings.tolerance, generator, sketch)
-        assert found is not None  # float64 is the finest
+        assert found is not None  # None would ask for float64
         return found
 
     def _entropy(self, kernel: Array) -> float:
@@ -127,7 +127,7 @@ class KnnEntropies(SpectralEntropies):
 
 @computed_once
 def _entropies(context: MeasureContext) -> KnnEntropies:
-    """Entropies of subsets of the images: crops of one image would be each other's neighbours."""
+    """Return entropies of subsets of images, not rows: crops of one image would be each other's neighbours."""
     return KnnEntropies(_of_images(context), context.settings)
 
 
@@ -151,14 +151,14 @@ def _classes_of_images(context: MeasureContext) -> NDArray[np.int64]:
 
 GROUPS = 10  # of a class's images, each of which is left out in turn
 FEWEST = 40
-"""Images of each class for a standard error: without a tenth of fewer, the graph changes more than for fresh images."""
-MOST_IMAGES = 500  # of a class; more are represented by these
+"""Least images per class for a standard error: leaving out a tenth of fewer changes the graph more than new images."""
+MOST_IMAGES = 500  # of a class; a larger class is represented by this many
 
 
 def _error(context: MeasureContext) -> float:
     """Return the standard error, from the spread over random subsets and a jackknife of each class.
 
-    Halves of the classes will not do: with about 15 images every graph is complete, and its entropy hardly varies.
+    Halves of the classes are too small: with about 15 images every graph is complete, and its entropy hardly varies.
     """
     context.require_halves()
     settings = context.settings
@@ -178,7 +178,7 @@ def _error(context: MeasureContext) -> float:
 
 
 def _variance_within(classes: NDArray[np.int64], entropies: KnnEntropies) -> float:
-    """Return the variance over images of the mean entropy of the classes, leaving out tenths of each."""
+    """Return the variance over images of the mean entropy of the classes, from leaving out tenths of each class."""
     generator = np.random.default_rng([entropies.settings.seed, 8])
     left: list[Subset] = []
     shares, groups = [], []
@@ -206,7 +206,7 @@ def dsmi_z_y_knn(context: MeasureContext) -> float:
 def nearest_neighbours(points: Values, k: int) -> tuple[Values, NDArray[np.int64]]:
     """Return the squared distances of the k nearest other points, ascending, and their numbers, each [n, k].
 
-    By all pairs, in tiles: products in float32 choose k + 5 candidates, whose distances in float64 decide.
+    All pairs are compared, in tiles: float32 products choose k + 5 candidates, whose float64 distances decide.
     """
     n = len(points)
     centred = centred_rows(points)
@@ -233,10 +233,10 @@ def _candidates(
 ) -> NDArray[np.int64]:
     """Return the other points nearest to some points, [m, wanted], sorted by their numbers.
 
-    After the first tile, only what is nearer than the last candidate so far is looked at: few numbers of a tile.
+    After the first tile, only points nearer than the farthest candidate so far are considered: few of each tile.
     """
     n, m = len(narrow), some.stop - some.start
-    # Half the squared distance less what all columns share.
+    # Half the squared distance minus the part that all columns share.
     nearest = np.full((m, wanted), np.inf, dtype=np.float32)
     numbers = np.zeros((m, wanted), dtype=np.int64)
     own = np.arange(some.start, some.stop)
@@ -263,10 +263,10 @@ def _merge(
     columns: NDArray[np.int64],
     found: NDArray[np.float32],
 ) -> None:
-    """Put points that are nearer than the last candidate among the candidates [m, wanted] of their rows."""
+    """Merge points nearer than the farthest candidate into the candidates [m, wanted] of their rows, in place."""
     m, wanted = nearest.shape
     counts = np.bincount(rows, minlength=m)
-    # The new ones of each row side by side, padded by infinity.
+    # The new points of each row side by side, padded with infinity.
     place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     shape = m, int(counts.max())
     values, new = np.full(shape, np.inf, dtype=np.float32), np.zeros(shape, dtype=np.int64)
@@ -289,9 +289,9 @@ def _squares_to(points: Values, some: slice, others: NDArray[np.int64]) -> Value
 def different_neighbours(
     points: Values, k: int, alike: float
 ) -> tuple[Values, NDArray[np.int64], NDArray[np.int64]]:
-    """Return the neighbours of those points that no earlier one is alike, and which points these are.
+    """Return the neighbours of the distinct points, as ``nearest_neighbours`` does, and the indices of these points.
 
-    Points within a squared distance of ``alike`` are one. If that leaves k points or fewer, so many neighbours less.
+    Points within a squared distance of ``alike`` are one. If k points or fewer remain, all others are neighbours.
     """
     kept = np.arange(len(points))
     while True:
@@ -313,9 +313,9 @@ def settled(first: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def sparse_matrix(points: Values, k: int, alike: float) -> tuple[Any, Values]:
-    """Return the diffusion matrix of the points that are not alike, by k neighbours, and its eigenvector of 1.
+    """Return the diffusion matrix of the distinct points, by k neighbours, and its eigenvector for eigenvalue 1.
 
-    The matrix is SciPy's sparse one [m, m]; the vector [m] holds the roots of the kernel's row sums.
+    The matrix is a SciPy sparse array [m, m]; the vector [m] holds the roots of the kernel's row sums.
     """
     from scipy.sparse import coo_array, eye_array  # imported here: it takes a tenth of a second
 
@@ -362,23 +362,23 @@ class KnnOperator:
         return sum(in_threads(of_rows, self._rows))
 
     def squared_norm_error(self, noise: float) -> float:
-        """How far the squared norm may be off."""
+        """Return how far the squared norm may be off."""
         return FLOAT64_NOISE * (self.squared_norm + 1)
 
     def normalise(self, sketch: Array) -> Array:
-        """Return an orthonormal basis of the eigenvector of 1 and of the product with a sketch: [n, 1 + k]."""
+        """Return an orthonormal basis [n, 1 + k] of the eigenvector for eigenvalue 1 and the product with a sketch."""
         product = self._twice(sketch)
         basis: Values = np.linalg.qr(np.column_stack([self._top, product])).Q
         return basis
 
     def times(self, X: Array) -> Array:
-        """The product with a block of vectors, float64 [n, k], of the matrix without the eigenvalue of 1."""
+        """Return the product of the matrix without its eigenvalue 1 with a block of vectors, float64 [n, k]."""
         product = self._twice(X)
         product -= self._top[:, None] * (self._top[None, :] @ product)
         return product
 
     def noise(self, X: Array, product: Array) -> Array:
-        """How far a product is off for each of its vectors, as a share of the vector's length: [k]."""
+        """Return how far a product is off for each of its vectors, as a share of the vector's length: [k]."""
         return np.full(X.shape[1], FLOAT64_NOISE)
 
     def _twice(self, X: Array) -> Array:

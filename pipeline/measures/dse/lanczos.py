@@ -1,15 +1,15 @@
-"""The entropy of a diffusion spectrum without its eigenvalues: stochastic Lanczos quadrature beside a deflated top.
+"""The entropy of a diffusion spectrum without its eigenvalues: stochastic Lanczos quadrature with a deflated top.
 
 The entropy of p = |lambda|^t / S is log2 S - T / S with the traces S of lambda^t and T of lambda^t log2 lambda^t. Ritz
 vectors hold the top of the spectrum (Hutch++: Meyer et al., arXiv 2010.09649), and the trace over the rest is the mean
 of z' f(A) z over random vectors z orthogonal to them. Few vectors and few products with the matrix are enough:
 
 - Each z' f(A) z is a Gauss quadrature from some steps of Lanczos (Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38,
-  2017). Ritz vectors are projected out in every step, or what they miss of the top would grow until Lanczos
-  finds the top once more, which takes three quarters of the steps.
-- So A is replaced by its two diagonal blocks, of Ritz vectors and of the rest. What the block between them adds is
-  taken from perturbation theory, to second order, with the random vectors that are there; see `_Krylov.coupled`.
-- The parabola nearest to f on the spectrum is subtracted, whose trace is known exactly.
+  2017). Ritz vectors are projected out in every step; otherwise the part of the top that they miss would grow until
+  Lanczos found the top again, which takes three quarters of the steps.
+- So A is replaced by its two diagonal blocks, of Ritz vectors and of the rest. The contribution of the block between
+  them comes from perturbation theory, to second order, with the same random vectors; see `_Krylov.coupled`.
+- The parabola nearest to f on the spectrum, whose trace is known exactly, is subtracted.
 - Gauss's rule, and Radau's with a node at 0, bound the quadrature from both sides, because the derivatives of
   lambda log lambda alternate in sign.
 """
@@ -26,34 +26,34 @@ from .operator import HELD_BYTES, DiffusionOperator, Operator
 
 MIN_DEFLATED, MOST_DEFLATED = 23, 64  # Ritz vectors of the top of the spectrum
 MAX_DEFLATED = 320
-"""Where every product computes the kernel anew, more Ritz vectors cost little beside it and save products. They do if
-there are enough for every dimension of the points and ``_BEYOND_LINEAR`` more: many spectra have a step there."""
+"""Most Ritz vectors where every product recomputes the kernel: they then cost little, and save products if there
+is one for every dimension of the points and ``_BEYOND_LINEAR`` more: many spectra have a step there."""
 _BEYOND_LINEAR = 48
-_POINTS_EACH = 16  # points at least for each Ritz vector
-# Of a sketch, how much longer its part in the span of the points is than the random one.
+_POINTS_EACH = 16  # least points per Ritz vector
+# How much longer the part of a sketch in the span of the points is than its random part.
 _LINEAR = 10.0
 PROBES = 16  # random vectors at first
-MORE_PROBES = 96  # at most, at a time
+MORE_PROBES = 96  # at most added at a time
 MAX_PROBES = 1024
 COVERAGE = 0.997
-"""Of 1.96 standard errors: few vectors leave their spread uncertain, and twenty seeds of twenty are to be covered."""
-# Of Lanczos, after which the bounds are looked at.
+"""Coverage of 1.96 standard errors: few vectors leave their spread uncertain; all of twenty seeds should be covered."""
+# Numbers of Lanczos steps after which the bounds are compared.
 STEPS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 21, 24, 28, 32, 38, 44, 52, 60, 72, 84, 96)
-_QUADRATURE = 0.4  # of the tolerance, to which the bounds agree
-_COUPLING = 0.5  # of the tolerance, which the coupling's own error is below, or Ritz vectors are computed again
+_QUADRATURE = 0.4  # of the tolerance: the bounds must agree to this
+_COUPLING = 0.5  # of the tolerance: Ritz vectors are recomputed until the coupling's error is below
 _MAX_ROUNDS = 6
 _BEYOND_SECOND_ORDER = 0.1, 0.6
-"""Of the coupling, the share that second order may leave, at t = 1 and at others: found by trials, not derived."""
-_ROUNDING = 2  # times the noise, which is estimated from some rows: a vector that is no longer is taken for rounding
+"""Share of the coupling that second order may miss, at t = 1 and at other t: found by trials, not derived."""
+_ROUNDING = 2  # times the noise, estimated from some rows: shorter vectors count as rounding
 
-_SAME = 1e-5  # of a number: differences below it are taken for none
+_SAME = 1e-5  # of a number: smaller differences count as 0
 
 Values = NDArray[np.float64]
 
 
 @dataclass
 class _Top:
-    """Ritz vectors of the top of the spectrum, their values, and what the matrix makes of them beyond themselves."""
+    """Ritz vectors of the top of the spectrum, their values, and the residuals of their products with the matrix."""
 
     basis: Array  # [n, 1 + s], the vector of the largest eigenvalue, which products leave out, and Ritz vectors
     values: Values  # [s]
@@ -62,7 +62,7 @@ class _Top:
 
     @classmethod
     def of(cls, operator: Operator, basis: Array, product: Array) -> "_Top":
-        """From an orthonormal basis [n, 1 + s] and the product [n, s] with all but its first vector."""
+        """Return Ritz vectors from an orthonormal basis [n, 1 + s] and the product [n, s] with all but its first."""
         xp = namespace(basis)
         inner = to_host(basis[:, 1:].T @ product)
         values, rotation = np.linalg.eigh((inner + inner.T) / 2)
@@ -77,12 +77,12 @@ class _Top:
         return len(self.values)
 
     def moments(self) -> Values:
-        """Of the powers 0, 1 and 2 of the matrix, what is not the trace over the rest: [3]."""
+        """Return the traces of the powers 0, 1 and 2 of the matrix minus those over the rest: [3]."""
         squares = np.sum(self.values**2) + 2 * np.trace(self.residuals)
         return np.array([len(self), np.sum(self.values), squares])
 
     def fourth_order(self) -> float:
-        """Of the coupling, the share that second order leaves, for a function such as lambda log lambda."""
+        """Return the share of the coupling that second order misses, for a function such as lambda log lambda."""
         values = np.maximum(self.values, np.maximum(self.noise, np.finfo(np.float64).tiny))
         second = np.sum(np.diag(self.residuals) / values)
         pairs = (self.residuals / values[:, None]) * (self.residuals / values)
@@ -93,7 +93,7 @@ class _Top:
 class _Krylov:
     """Lanczos recurrences of a block of start vectors, side by side: their coefficients, and the last two vectors.
 
-    They are orthogonal to the Ritz vectors, and those are projected out of each product.
+    The vectors are orthogonal to the Ritz vectors, which are projected out of each product.
     """
 
     squared_norms: Values  # [k] of the start vectors
@@ -115,13 +115,13 @@ class _Krylov:
         )
 
     def step(self, operator: Operator, top: _Top) -> None:
-        """One more step."""
+        """Do one more step."""
         self.advance(operator, top, operator.times(self.current))
 
     def advance(self, operator: Operator, top: _Top, new: Array) -> None:
-        """One more step, given the product with the current vectors, which is overwritten.
+        """Do one more step, given the product with the current vectors, which is overwritten.
 
-        Lost orthogonality repeats nodes and shares out their weights, which sums do not notice.
+        Lost orthogonality duplicates nodes and divides their weights among them, which does not change sums.
         """
         xp, current, ritz = namespace(self.current), self.current, top.basis[:, 1:]
         if not self.diagonal:
@@ -134,8 +134,8 @@ class _Krylov:
         alpha = xp.sum(current * new, axis=0)
         new -= alpha * current
         beta = to_host(xp.linalg.vector_norm(new, axis=0))
-        # What is no longer than a product's rounding is nothing but rounding: the vectors so far span all that the
-        # start vector can reach, and its recurrence ends. Zeros from here on add nodes without weight.
+        # A vector no longer than a product's rounding is rounding only: the vectors so far span all that the start
+        # vector can reach, and its recurrence ends. Zeros from here on add nodes without weight.
         goes_on = beta > _ROUNDING * self.noise
         beta = np.where(goes_on, beta, 0)
         scale = np.where(goes_on, 1 / np.where(goes_on, beta, 1), 0)
@@ -144,9 +144,9 @@ class _Krylov:
         self.off_diagonal.append(beta)
 
     def coupled(self, top: _Top, t: float) -> Values:
-        """What the block R between Ritz vectors and the rest adds to the traces S and T, as each vector has it: [2, k].
+        """Return what the block R between Ritz vectors and the rest adds to S and T, as each vector has it: [2, k].
 
-        To second order that is the sum of R_ij^2 (f'(x_i) - f'(y_j)) / (x_i - y_j) over Ritz values x_i and the rest's
+        To second order this is the sum of R_ij^2 (f'(x_i) - f'(y_j)) / (x_i - y_j) over Ritz values x_i and the rest's
         eigenvalues y_j, or the trace of sum_i r_i r_i' h_i(B) with the rest B and h_i the quotient as a function of y.
         """
         matrices = self._matrices(np.array(self.diagonal).T, np.array(self.off_diagonal).T[:, :-1])
@@ -154,7 +154,7 @@ class _Krylov:
         along = np.array(self.couplings).transpose(2, 1, 0)  # [k, s, m]
         start = (
             along[:, :, 0] * self.squared_norms[:, None]
-        )  # with z, of which one factor is in the next
+        )  # with z; a factor of its norm belongs to the next line
         along = (along @ vectors) * vectors[:, None, 0, :]
         low = self.noise[:, None, None]
         x = np.maximum(top.values[:, None], low)
@@ -163,7 +163,7 @@ class _Krylov:
 
     @staticmethod
     def _matrices(diagonal: Values, off: Values) -> Values:
-        """Tridiagonal matrices [k, m, m], of which only the lower triangle is filled, which is what eigh reads."""
+        """Return tridiagonal matrices [k, m, m] with only the lower triangle filled, the part that eigh reads."""
         k, m = diagonal.shape
         matrices = np.zeros((k, m, m))
         steps = np.arange(m)
@@ -172,7 +172,7 @@ class _Krylov:
         return matrices
 
     def rules(self, radau: bool) -> tuple[Values, Values]:
-        """Nodes, at least 0, and weights, each [k, m], of Gauss's rule, or of Radau's with a further node at 0."""
+        """Return nodes, at least 0, and weights, each [k, m], of Gauss's rule, or Radau's with a further node at 0."""
         diagonal, off = np.array(self.diagonal).T, np.array(self.off_diagonal).T  # [k, m]
         if radau:
             diagonal = np.column_stack([diagonal, self._radau(diagonal, off)])
@@ -182,9 +182,9 @@ class _Krylov:
         return np.clip(nodes, 0, 1), vectors[:, 0, :] ** 2 * self.squared_norms[:, None]
 
     def _radau(self, diagonal: Values, off: Values) -> Values:
-        """The last diagonal entries [k] that make 0 a node.
+        """Return the last diagonal entries [k] that make 0 a node.
 
-        Rounding makes eigenvalues as small as minus the noise. Where one shows, that is where the node must be.
+        Rounding makes eigenvalues as small as minus the noise. Where one shows, the node is at minus the noise instead.
         """
         lasts, least_pivots = [], []
         floor = self.noise**2  # of a pivot, which only rounding can make smaller
@@ -209,14 +209,14 @@ def spectral_entropy_by_lanczos(
     held_bytes: int = HELD_BYTES,
     precision: Precision | None = None,
 ) -> Estimate:
-    """Entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], n over 512, and its standard error.
+    """Return the entropy, in bits, of the diffusion spectrum of a validated embedding [n, d], n > 512, and its error.
 
-    Ritz vectors are computed again until what second order leaves of their coupling is within half the tolerance, steps
-    are added until the quadrature's bounds agree to half of it, then as many vectors as the spread so far asks for,
-    until the standard error, of all these and of rounding, is within the tolerance; after 96 steps or 1,024 vectors it
-    is returned as it is. Tiles of the kernel beyond ``held_bytes`` are recomputed for each step, in time n^2 d; the
-    rest takes n^2 times the vectors. Products are in float32, unless their rounding makes up half the tolerance or
-    more; then, and for t below 1, which makes much of small eigenvalues, in float64. ``precision`` insists on one.
+    Ritz vectors are recomputed until the part of their coupling that second order misses is within half the tolerance;
+    steps are added until the quadrature's bounds agree to half of it; then vectors are added, as many as the spread so
+    far requires, until the standard error of all these and of rounding is within the tolerance. After 96 steps or 1,024
+    vectors it is returned as it is. Tiles of the kernel beyond ``held_bytes`` are recomputed for each step, in time
+    n^2 d; the rest takes n^2 times the vectors. Products are in float32, or in float64 if float32's rounding makes up
+    half the tolerance or more, or if t is below 1, which amplifies small eigenvalues. ``precision`` forces one.
     """
     chosen: Precision = precision or ("float32" if t >= 1 else "float64")
     generator = np.random.default_rng(seed)
@@ -231,10 +231,10 @@ def spectral_entropy_by_lanczos(
 
 
 def _sketch(Z: Array, generator: np.random.Generator) -> Array:
-    """Vectors [n, s] that have much in common with the top of the spectrum of an embedding's kernel.
+    """Return vectors [n, s] that are largely in the top of the spectrum of an embedding's kernel.
 
-    At a width as large as the distances the kernel is nearly linear, so they are random combinations of the points'
-    dimensions; to them comes a random part, so that no direction is missing.
+    At a sigma as large as the distances the kernel is nearly linear, so they are random combinations of the points'
+    dimensions, plus a random part, so that no direction is missing.
     """
     xp, (n, d) = namespace(Z), Z.shape
     is_held, wide = 2 * n * n <= HELD_BYTES, d + _BEYOND_LINEAR
@@ -253,7 +253,7 @@ def _sketch(Z: Array, generator: np.random.Generator) -> Array:
 
 
 def random_sketch(n: int, generator: np.random.Generator) -> Values:
-    """Vectors [n, s] of random directions."""
+    """Return vectors [n, s] of random directions."""
     return generator.standard_normal((n, MIN_DEFLATED))
 
 
@@ -267,7 +267,7 @@ def entropy_by_lanczos(
 ) -> Estimate | None:
     """Estimate the entropy of an operator's spectrum to the power t; Ritz vectors are from the product with a sketch.
 
-    None if rounding makes up half the tolerance or more, and ``may_be_coarse`` says that a finer operator can be had.
+    Return None if rounding makes up half the tolerance or more and ``may_be_coarse``: a finer operator is available.
     """
     basis = operator.normalise(sketch)
     del sketch  # 128 MB for 50,000 points
@@ -301,7 +301,7 @@ def entropy_by_lanczos(
         if rounding >= tolerance / 2 and may_be_coarse:
             return None
         value = (gauss.entropy() + radau.entropy()) / 2
-        # Whatever the number of probes.
+        # Errors that more probes do not reduce.
         fixed = float(np.hypot(np.hypot(quadrature, rounding), gauss.coupling_error()))
         error = float(np.hypot(gauss.standard_error(), fixed))
         if error <= tolerance or fixed >= tolerance or gauss.count >= MAX_PROBES:
@@ -321,7 +321,7 @@ def _lacking(count: int, error: float, tolerance: float, fixed: float) -> int:
 
 
 class _Tally:
-    """What Ritz values, the rules of probes and the coupling of both add up to."""
+    """Sums over the Ritz values, the rules of the probes, and the coupling of both."""
 
     def __init__(
         self, krylov: _Krylov, radau: bool, operator: Operator, top: _Top, t: float
@@ -339,11 +339,11 @@ class _Tally:
 
     @property
     def count(self) -> int:
-        """Probes so far."""
+        """Number of probes so far."""
         return len(self._nodes)
 
     def add(self, krylov: _Krylov) -> None:
-        """Further probes."""
+        """Add further probes."""
         nodes, weights = krylov.rules(self._radau)
         self._nodes, self._weights = (
             np.vstack([self._nodes, nodes]),
@@ -354,13 +354,13 @@ class _Tally:
         self._sample()
 
     def _sample(self) -> None:
-        """Find S and T as each probe has them, [2, probes].
+        """Compute S and T of each probe, [2, probes].
 
         The parabola minimises the variance of the mean: with g the rest of f after the parabola, a probe's variance is
-        2 |g(A)|^2, and the sum over all nodes of weight times g^2 is |g(A)|^2 times the number of probes. To that comes
-        what the parabola makes of the moments' own errors. Where all nodes are rounding, these are what counts.
+        2 |g(A)|^2, and the sum over all nodes of weight times g^2 is |g(A)|^2 times the number of probes. The errors of
+        the moments, times the parabola, are added. Where all nodes are rounding, these errors decide.
         """
-        # Of numbers whose squares would underflow.
+        # So that squares of small numbers do not underflow.
         scale = max(self._nodes.max(), self._noise.max())
         units = scale ** np.arange(3)
         powers = (self._nodes[..., None] / scale) ** np.arange(3)  # [probes, m, 3]
@@ -378,20 +378,20 @@ class _Tally:
         self._parabolas = np.array(parabolas)
 
     def traces(self) -> Values:
-        """S and T, [2], with the largest eigenvalue, 1."""
+        """Return S and T, [2], including the largest eigenvalue, 1."""
         return np.array([1, 0]) + self._inner + self._samples.mean(axis=1)
 
     def entropy(self) -> float:
-        """Bits."""
+        """Return the entropy in bits."""
         return _entropy(*self.traces())
 
     def _slopes(self) -> Values:
-        """Derivatives of the entropy by S and T."""
+        """Return the derivatives of the entropy by S and T."""
         S, T = self.traces()
         return np.array([1 / (np.log(2) * S) + T / S**2, -1 / S])
 
     def standard_error(self) -> float:
-        """Of the entropy, from the spread over probes; 1.96 of it cover ``COVERAGE``, by Student's distribution."""
+        """Return the entropy's standard error from the spread over probes; 1.96 of it cover ``COVERAGE`` (Student)."""
         from scipy.special import stdtrit  # imported here: it takes a fifth of a second
 
         free = self.count - 3
@@ -399,16 +399,16 @@ class _Tally:
         return float(spread / np.sqrt(self.count) * stdtrit(free, (1 + COVERAGE) / 2) / Z95)
 
     def coupling_error(self) -> float:
-        """How far the coupling may be off beyond second order, in bits."""
+        """Return how far the coupling may be off beyond second order, in bits."""
         coupling = abs(float(self._slopes() @ self._coupled.mean(axis=1)))
         least = _BEYOND_SECOND_ORDER[self.t != 1]
         return coupling * max(self._top.fourth_order(), least)
 
     def rounding(self) -> float:
-        """How far rounding may move the entropy, in bits.
+        """Return how far rounding may move the entropy, in bits.
 
-        The part of the parabola does not move with the products, because its moments are known from elsewhere; it adds
-        their errors.
+        The parabola's part does not depend on the products, because its moments are known from elsewhere; the errors
+        of these moments are added.
         """
         parabola = self._slopes() @ self._parabolas
         of_moments = np.linalg.norm(parabola * self._moment_errors)
@@ -418,13 +418,13 @@ class _Tally:
         return float(of_moments + of_probes + of_deflated)
 
     def _moved(self, nodes: Values, weights: Values, noise: Values, parabola: Values) -> float:
-        """How far the products' noise may move the sum of a rule, less a parabola.
+        """Return how far the products' noise may move the sum of a rule, minus a parabola.
 
-        A product that is off by the noise couples a direction of eigenvalue x with another by as much. Of the matrix
-        [[x, noise], [noise, 0]] that direction sees two eigenvalues: raised = x / 2 + sqrt(x^2 / 4 + noise^2) with a
-        weight of raised^2 / (raised^2 + noise^2), and one below 0, which counts as 0, with the rest. So a direction far
-        above the noise hardly moves, and of one at 0 half becomes the noise. A node was raised already: it stands for
-        x from node - noise^2 / node on.
+        A product that is off by the noise couples a direction of eigenvalue x to another one by that amount. In the
+        matrix [[x, noise], [noise, 0]] that direction has two eigenvalues: raised = x / 2 + sqrt(x^2 / 4 + noise^2)
+        with a weight of raised^2 / (raised^2 + noise^2), and one below 0, which counts as 0, with the rest of the
+        weight. So a direction far above the noise hardly moves, and half of one at 0 moves to the noise. A node has
+        been raised already: its x is at least node - noise^2 / node.
         """
 
         def height(x: Values) -> Values:
@@ -444,12 +444,12 @@ class _Tally:
         return float(np.sum(weights * np.max(moves, axis=0)))
 
     def distance(self, other: "_Tally") -> float:
-        """How far apart the entropies of two rules are, in bits, both traces at their worst."""
+        """Return how far apart the entropies of two rules are, in bits, in the worst case of both traces."""
         return float(np.abs(self._slopes()) @ np.abs(self.traces() - other.traces()))
 
 
 def _functions(nodes: Values, t: float) -> tuple[Values, Values]:
-    """lambda^t and lambda^t log2 lambda^t; 0 at 0."""
+    """Return lambda^t and lambda^t log2 lambda^t, which are 0 at 0."""
     with np.errstate(under="ignore"):
         powers = nodes**t
     return powers, powers * np.log2(np.where(powers > 0, powers, 1))

@@ -33,11 +33,11 @@ def diffusion_spectral_mutual_information(
     precision: Precision = "float64",
     tolerance: float = TOLERANCE,
 ) -> float:
-    """Diffusion spectral mutual information (DSMI) of an embedding and labels, in bits.
+    """Return the diffusion spectral mutual information (DSMI) of an embedding and labels, in bits.
 
-    The sum over classes c of p(c) times the difference between the diffusion spectral entropy of random points, as
-    many as the class has, and that of the class. It is not Shannon's: it depends on the number of points in a class
-    and on the number of classes, so compare only values that were measured on the same labels.
+    It is the sum over classes c of p(c) times the difference between the diffusion spectral entropy of random points,
+    as many as the class has, and that of the class. Unlike Shannon's, it depends on the number of points in a class and
+    on the number of classes, so compare only values that were measured on the same labels.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def diffusion_spectral_mutual_information(
 def diffusion_spectral_mutual_information_estimate(
     Z: ArrayLike | Points, labels: ArrayLike, **settings: Any
 ) -> Estimate:
-    """Diffusion spectral mutual information with the standard error of its computation, and the method used.
+    """Return the diffusion spectral mutual information with the standard error of its computation, and the method.
 
     Settings and errors are those of `diffusion_spectral_mutual_information`.
 
@@ -122,7 +122,7 @@ def _error_of(entropies: SpectralEntropies, context: MeasureContext) -> float:
 @score("dsmi_z_y", task="spectrum", error=_error)
 @computed_once
 def dsmi_z_y(context: MeasureContext) -> float:
-    """The mutual information with the labels."""
+    """Return the mutual information with the labels."""
     return spectral_entropies(context).information(context.classes).value
 
 
@@ -134,7 +134,7 @@ def dsmi_z_x(context: MeasureContext) -> float:
 
 @computed_once
 def _information_without_signal(context: MeasureContext) -> list[float]:
-    """The mutual information with the labels permuted over images, repeats moving together, for each permutation."""
+    """Return the mutual information for each permutation of the labels over images, repeats moving together."""
     settings, images = context.settings, context.images
     generator = np.random.default_rng(settings.seed)
     of_images = context.classes[first_rows(images)]
@@ -160,11 +160,11 @@ def dsmi_z_y_null_sd(context: MeasureContext) -> float:
 
 @score("dsmi_z_y_net", task="spectrum")
 def dsmi_z_y_net(context: MeasureContext) -> float:
-    """Return the mutual information with the labels less the mean one with permuted labels.
+    """Return the mutual information with the labels minus the mean one with permuted labels.
 
-    Both subtract from the entropies of the same random subsets, which cancel where classes keep their sizes: what
-    remains is the mean entropy of the permuted classes less that of the classes, in place of five random subsets ten
-    times all of the images.
+    Both use the entropies of the same random subsets, which cancel where classes keep their sizes. What remains is the
+    mean entropy of the permuted classes minus that of the classes: ten permutations of all images take the place of
+    five random subsets.
     """
     return dsmi_z_y(context) - dsmi_z_y_null(context)
 
@@ -175,7 +175,7 @@ ROUNDING = 1e-14  # of directions, whose length is 1
 
 
 def _scale_free_error(context: MeasureContext) -> float:
-    # Halves of at most 500 rows state a third of it for 2,000.
+    # Halves of at most 500 rows would give a third of the error for 2,000 rows.
     return _error_of(_scale_free_entropies(context), context)
 
 
@@ -183,8 +183,8 @@ def _scale_free_error(context: MeasureContext) -> float:
 def dsmi_z_y_scale_free(context: MeasureContext) -> float:
     """Return DSMI at sigma = 1/2 sqrt(mean |z|^2) and t = 2, in bits; 0 for a constant embedding.
 
-    With the paper's sigma = sqrt(d), the embedding times a number has another DSMI; here it has the same, because sigma
-    is half the root mean square length of a row: half the paper's where the embedding's root mean square is 1. It does
+    With the paper's sigma = sqrt(d), scaling the embedding changes DSMI. Here it does not, because sigma is half the
+    root mean square length of a row: half the paper's where the embedding's root mean square is 1. The value does
     depend on the origin: an offset that all rows share makes them alike, as in their cosines.
 
     References
@@ -196,7 +196,7 @@ def dsmi_z_y_scale_free(context: MeasureContext) -> float:
 
 @computed_once
 def _scale_free_entropies(context: MeasureContext) -> SpectralEntropies:
-    """The entropies at that sigma and t."""
+    """Return the entropies at the sigma and t of `dsmi_z_y_scale_free`."""
     points = context.points
     values, exponent = context.scaled_values
     if abs(exponent) > SQUARES_FIT:
@@ -213,8 +213,8 @@ def dsmi_z_y_angular(context: MeasureContext) -> float:
 
     Each row minus the mean is scaled to length 1; sigma is half the median distance of two such points, t is 2. Neither
     the embedding's scale nor its offset matters. The choices were made on the digits zoo of seed 0 and on one zoo of
-    photographs; ``docs/score-study.md`` has the results elsewhere. Undefined if a row is the mean itself, and so has no
-    direction, or if the median distance is 0: most pairs of rows have one direction.
+    photographs; ``docs/score-study.md`` has results on others. Undefined if a row equals the mean, and so has no
+    direction, or if the median distance is 0, that is, most pairs of rows have the same direction.
 
     References
     ----------

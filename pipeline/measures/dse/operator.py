@@ -20,10 +20,10 @@ from ..core.estimate import Precision
 from ..core.threads import blas_threads, in_threads
 
 Summed = Callable[[Array, slice, slice], Array]
-"""What is summed of a part of the kernel, given that part, its rows and its columns."""
+"""A function of a part of the kernel, its rows and its columns, whose values are summed."""
 
 HELD_BYTES = 2**30
-"""Bytes of the kernel's tiles that are held in memory; every product computes the others anew."""
+"""Bytes of the kernel's tiles that are held in memory; every product recomputes the others."""
 
 _TILE = 2048  # points a side: 16 MiB of float32
 _COPIES = (
@@ -31,32 +31,32 @@ _COPIES = (
 )
 _FLOAT32_BLIND = 1e-10
 _FLOAT32_REACH = 16.0  # squared distance from the centre, in units of 2 sigma^2, up to which float32 is good to 1e-6
-# A float64 product may agree with its check to the last bit, yet both are rounded: up to some ten units where like
-# terms are added, as of many equal points.
+# A float64 product may agree with its check to the last bit, yet both are rounded: by up to some ten units where equal
+# terms are added, as with many equal points.
 FLOAT64_NOISE = 16 * float(np.finfo(np.float64).eps)
-_ROWS = 128  # of a tile that are worked through at a time: 1 MiB of float32
-_CHECKED = 64  # rows that are computed once more in float64, to see how far the products are off
+_ROWS = 128  # of a tile that are processed at a time: 1 MiB of float32
+_CHECKED = 64  # rows that are recomputed in float64, to see how far the products are off
 
 
 class Operator(Protocol):
-    """A symmetric matrix with eigenvalues from 0 to 1, for products without the largest, whose vector is known."""
+    """A symmetric matrix with eigenvalues from 0 to 1; products leave out the largest, whose eigenvector is known."""
 
     n: int
 
     @property
     def trace(self) -> float:
-        """The sum of the eigenvalues but the largest."""
+        """The sum of all eigenvalues except the largest."""
 
     @property
     def squared_norm(self) -> float:
-        """The sum of the squared eigenvalues but the largest; known once there was a product."""
+        """The sum of the squares of all eigenvalues except the largest; known after the first product."""
 
     @property
     def trace_error(self) -> float:
-        """How far the trace may be off."""
+        """The possible error of the trace."""
 
     def squared_norm_error(self, noise: float) -> float:
-        """How far the squared norm may be off, given the noise of vectors of random directions."""
+        """Return the possible error of the squared norm, given the noise of vectors of random directions."""
 
     def normalise(self, sketch: Array) -> Array:
         """Return an orthonormal basis of the largest eigenvalue's vector and of the product with a sketch [n, k]."""
@@ -69,7 +69,7 @@ class Operator(Protocol):
 
 
 class DiffusionOperator:
-    """G_ij / sqrt(q_i q_j) of an embedding, with q the row sums of the Gaussian kernel G, for products with blocks.
+    """An embedding's diffusion matrix G_ij / sqrt(q_i q_j), q the row sums of the Gaussian kernel G, for products.
 
     Only the kernel's tiles on and above the diagonal are computed, in the given precision; in float32 from distances
     in float32 where these are good to about 1e-6 of 2 sigma^2, else in float64.
@@ -81,7 +81,7 @@ class DiffusionOperator:
     sigma : float
         Width of the kernel.
     precision
-        Of the kernel and of products with it.
+        Precision of the kernel and of products with it.
     held_bytes : int
         Bytes of tiles, and of copies of a sketch, that are held in memory.
     """
@@ -100,7 +100,7 @@ class DiffusionOperator:
             reach = float(xp.max(xp.vecdot(points, points))) / (2 * sigma**2)
         self._by_narrow_distances = self._is_narrow and reach <= _FLOAT32_REACH
         if self._by_narrow_distances:
-            # Below what the kernel's digits show, the points are one; tiny numbers would only cost time.
+            # Distances too small for the kernel's digits count as 0; tiny numbers would only cost time.
             points = xp.zeros_like(points[:, :1]) if reach < _FLOAT32_BLIND else points / sigma
             points = narrowed(points)
             norms, ones = -xp.vecdot(points, points)[:, None] / 2, xp.ones_like(points[:, :1])
@@ -113,7 +113,7 @@ class DiffusionOperator:
         self._held_bytes = held_bytes
         self._bytes_of_tile = np.dtype(precision).itemsize * min(self.n, _TILE) ** 2
         self._most_held = 0  # tiles; known in ``normalise``
-        # Until ``normalise``.
+        # Placeholders until ``normalise``.
         self._roots, self._top, self._squared_norm = (
             Z[:, 0],
             Z[:, 0],
@@ -123,10 +123,10 @@ class DiffusionOperator:
         self._exact, self._trace_error = Z, float("nan")
 
     def normalise(self, sketch: Array) -> Array:
-        """Fix the row sums; returns an orthonormal basis of ones and of the matrix times a sketch [n, k]: [n, 1 + k].
+        """Fix the row sums; return an orthonormal basis [n, 1 + k] of the top eigenvector and product with a sketch.
 
-        Its first column is the eigenvector of the eigenvalue 1, which all that follows leaves out: the others may be a
-        millionth of it, and would drown in its rounding.
+        Its first column is the eigenvector of the eigenvalue 1, which all further products leave out: the other
+        eigenvalues may be a millionth of it, and would be lost in its rounding.
         """
         xp = self._xp
         of_vectors = _COPIES * 8 * sketch.shape[0] * sketch.shape[1]
@@ -142,21 +142,21 @@ class DiffusionOperator:
 
     @property
     def trace(self) -> float:
-        """The sum of the eigenvalues but the largest: the kernel's diagonal is 1."""
+        """The sum of all eigenvalues except the largest; the kernel's diagonal is 1."""
         return float(self._xp.sum(1 / self._roots**2)) - 1
 
     @property
     def squared_norm(self) -> float:
-        """The sum of the squared eigenvalues but the largest; known once there was a product."""
+        """The sum of the squares of all eigenvalues except the largest; known after the first product."""
         return self._squared_norm
 
     @property
     def trace_error(self) -> float:
-        """How far the trace may be off."""
+        """The possible error of the trace."""
         return self._trace_error
 
     def squared_norm_error(self, noise: float) -> float:
-        """How far the squared norm may be off, given the noise of vectors of random directions.
+        """Return the possible error of the squared norm, given the noise of vectors of random directions.
 
         A matrix that is off by E turns a unit vector of random direction into one that is off by |E| / sqrt n, so |E|
         is at most sqrt n times the noise. In addition each entry is rounded when the largest eigenvalue is taken out.
@@ -166,7 +166,7 @@ class DiffusionOperator:
         return float(2 * norm * off + off**2)
 
     def times(self, X: Array) -> Array:
-        """The product with a block of vectors, float64 [n, k], of the matrix without its largest eigenvalue."""
+        """Return the product of the matrix without its largest eigenvalue with a block of vectors, float64 [n, k]."""
         first = np.isnan(self._squared_norm)
         scaled = self._as_kernel(X) / self._as_kernel(self._roots)[:, None]
         product, squares = self._kernel_times(scaled, self._squares() if first else None)
@@ -177,7 +177,7 @@ class DiffusionOperator:
         return product
 
     def _squares(self) -> Summed:
-        """The squared entries of the matrix without its largest eigenvalue."""
+        """Return the function that squares the entries of the matrix without its largest eigenvalue."""
         inverse, top = self._as_kernel(1 / self._roots), self._as_kernel(self._top)
 
         def squared(kernel: Array, rows: slice, columns: slice) -> Array:
@@ -191,11 +191,11 @@ class DiffusionOperator:
         return squared
 
     def noise(self, X: Array, product: Array) -> Array:
-        """How far a product is off for each of its vectors [n, k], as a share of the vector's length: [k].
+        """Return how far a product is off for each of its vectors [n, k], as a share of the vector's length: [k].
 
-        Some rows, in float64, tell whatever rounding there is: of distances, the kernel, the vectors, and their
-        products. Vectors on which the matrix does much come off worst, above all where many points are one, for like
-        terms round alike.
+        Some rows in float64 show all rounding errors: of distances, the kernel, the vectors, and their products. Errors
+        are largest for vectors with large products, above all where many points coincide, because equal terms
+        round alike.
         """
         xp = self._xp
         deviations = rows_of(product, self._checked) - self._exact @ X
@@ -203,7 +203,7 @@ class DiffusionOperator:
         return xp.clip(xp.sqrt(shares_of_square), FLOAT64_NOISE, None)
 
     def _check(self) -> None:
-        """Find some rows of the matrix in float64, and how far the trace is off, going by their sums."""
+        """Compute some rows of the matrix in float64, and from their sums how far the trace may be off."""
         xp, centred = self._xp, centred_rows(self._Z)
         some, some_centred = rows_of(self._Z, self._checked), rows_of(centred, self._checked)
         roots = rows_of(self._roots, self._checked)
@@ -211,17 +211,17 @@ class DiffusionOperator:
             distances_between(some_centred, centred, some, self._Z), self._sigma
         )
         deviations = 1 / xp.sum(kernel, axis=1) - 1 / roots**2
-        # As if all were in one direction, for rounding of like terms may be.
+        # As if all errors had the same sign, because those of equal terms may.
         self._trace_error = self.n * float(xp.sqrt(xp.mean(deviations**2)))
         self._exact = kernel / roots[:, None] / self._roots[None, :]
 
     def _as_kernel(self, array: Array) -> Array:
-        """An array in the kernel's precision."""
+        """Return an array in the kernel's precision."""
         xp = self._xp
         return xp.astype(array, xp.float32, copy=False) if self._is_narrow else array
 
     def _kernel_times(self, X: Array, summed: Summed | None = None) -> tuple[Array, Array]:
-        """The kernel's product with X, and if wanted the float64 row sums of a symmetric function of the kernel."""
+        """Return the kernel's product with X, and float64 row sums of ``summed``, a symmetric function, if given."""
         xp, X = self._xp, self._as_kernel(X)
         threads = blas_threads() if is_on_host(X) else 1
         tiles = [(i, j) for i in self._starts for j in self._starts if i <= j]
@@ -248,7 +248,7 @@ class DiffusionOperator:
         return total, sums
 
     def _kept_tile(self, i: int, j: int) -> Array:
-        """The kernel between the points from i and those from j, kept if there is room."""
+        """Return the kernel between the points from i and those from j, kept if there is room."""
         tile = self._held.get((i, j))
         if tile is None:
             tile = self._tile(i, j)
@@ -260,7 +260,7 @@ class DiffusionOperator:
         return slice(start, min(start + _TILE, self.n))
 
     def _tile(self, i: int, j: int) -> Array:
-        """The kernel between the points from i and those from j."""
+        """Return the kernel between the points from i and those from j."""
         rows, columns = self._tile_at(i), self._tile_at(j)
         if self._by_narrow_distances:
             tile = self._points[rows, :] @ self._columns[columns, :].T

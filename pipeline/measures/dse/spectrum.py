@@ -15,7 +15,7 @@ ONE_THREAD = 4096
 """Rows of a float32 matrix up to which one thread solves it, in parallel with other work: two threads gain little, and
 on a busy machine they wait for each other ten times as long as they compute."""
 
-SMALL = 512  # rows of a matrix up to which many are solved in stacks
+SMALL = 512  # matrices of up to this many rows are solved in stacks
 BAND_FROM = 1024  # rows of a matrix above which a band is no slower than all eigenvalues
 _ONE_BLAS_THREAD = 2048
 """Rows of a float64 matrix up to which one thread solves it: on a busy machine two take five times as long."""
@@ -32,8 +32,8 @@ def diffusion_eigenvalues(kernel: Array, *, precision: Precision = "float64") ->
     kernel : float64 [n, n]
         It is overwritten by the matrix.
     precision
-        Of the eigensolver. In float32 the known eigenvector of the largest eigenvalue is removed first, so that
-        rounding is relative to the other eigenvalues.
+        Precision of the eigensolver. In float32 the known eigenvector of the largest eigenvalue is removed first, so
+        that rounding is relative to the other eigenvalues.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def kernel_entropy(kernel: Array, t: float, *, precision: Precision = "float64")
     """Return the entropy, in bits, of the diffusion spectrum of a Gaussian kernel [n, n], which is overwritten.
 
     At t = 1, on the host, the entropy of a large matrix follows from a band, in half the time of its eigenvalues. NumPy
-    and SciPy each have a BLAS there, whose threads would wait for each other, so it has threads of ours.
+    and SciPy each have a BLAS there, whose threads would wait for each other, so this package's threads are used.
     """
     if t == 1 and is_on_host(kernel) and kernel.shape[0] > BAND_FROM:
         with one_blas_thread():
@@ -63,7 +63,7 @@ def _entropy_by_band(matrix: NDArray[np.float64], precision: Precision) -> float
     """Return log2 S - T / S, with S the sum of the eigenvalues, which is the trace, and T that of x log2 x."""
     rest, norm = _without_the_largest(matrix)
     band = banded(matrix.astype(precision)).astype(np.float64)
-    # The trace is known better than a float32 matrix has it: what its rounding added to all is taken off again.
+    # The trace is known better than a float32 matrix has it: what rounding added to it is subtracted evenly.
     band[0] += (rest / norm - band[0].sum()) / band.shape[1]
     total = norm * sum_of_x_log_x(band, rest / norm, 1.0) + rest * float(np.log(norm))
     return float(np.log2(1 + rest) - total / np.log(2) / (1 + rest))
@@ -79,7 +79,7 @@ def _narrow_eigenvalues(matrix: Array) -> Array:
 
 
 def _without_the_largest(matrix: Array) -> tuple[float, float]:
-    """Turn a kernel [n, n] into its diffusion matrix without the eigenvalue 1, over its norm.
+    """Turn a kernel [n, n], in place, into its diffusion matrix without the eigenvalue 1, divided by its norm.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def normalise(kernel: Array) -> None:
 
 
 def eigenvalues(matrix: Array) -> Array:
-    """Return the eigenvalues of symmetric matrices [..., k, k], ascending: small ones on the host, others in place.
+    """Return the ascending eigenvalues of symmetric matrices [..., k, k]; large ones are solved on their device.
 
     A GPU solves small matrices one by one, no faster than a single core.
     """

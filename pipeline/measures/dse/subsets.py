@@ -94,9 +94,9 @@ def random_subsets(n: int, k: int, repetitions: int, seed: int) -> list[Subset]:
 def of_equal_size(
     subsets: Sequence[Subset], numbers_each: int | None = None
 ) -> Iterator[list[int]]:
-    """Yield the places of subsets that are computed together: of one size, as many as memory and threads allow.
+    """Yield the indices of subsets to compute together: those of one size, as many as memory and threads allow.
 
-    ``numbers_each`` is how many numbers there are for each point of a subset, by default its size.
+    ``numbers_each`` is the count of numbers for each point of a subset; by default, the size of the subset.
     """
     sizes = [len(subset) for subset in subsets]
     for size in sorted({*sizes}):
@@ -167,8 +167,8 @@ class SpectralEntropies(SubsetEntropies):
     def _kernels(self, indices: NDArray[np.int64]) -> Array:
         """Return new kernels, float64 [..., k, k], of the points with these indices, int64 [..., k].
 
-        All points may come in any order, because a spectrum does not depend on it. Few points share one matrix of
-        distances; for many, the distances of each subset are computed.
+        If they are all points, their order is ignored, because a spectrum does not depend on it. Few points share one
+        matrix of distances; for many, the distances of each subset are computed.
         """
         if not self.points.few:
             xp, values = namespace(self.points.values), self.points.values
@@ -187,15 +187,15 @@ class SpectralEntropies(SubsetEntropies):
 
 @computed_once
 def spectral_entropies(context: MeasureContext) -> SpectralEntropies:
-    """The diffusion spectral entropies of subsets of a context's points."""
+    """Return the diffusion spectral entropies of subsets of a context's points."""
     return SpectralEntropies(context.points, context.sigma, context.settings)
 
 
 HALVINGS = 8
 QUARTERINGS = 6
 FOR_QUARTERS = 8
-"""Images of a class: two for each quarter, because one alone has an entropy of 0 whatever it is."""
-_POWERS = -2.0, 1.0  # of the size; an estimate beyond them is noise
+"""Fewest images per class: two for each quarter, because the entropy of a single image is always 0."""
+_POWERS = -2.0, 1.0  # of the size; an estimate outside is noise
 
 
 def sampling_error(
@@ -246,7 +246,7 @@ class _Part:
     """One part of the images: the rows of each class, and random subsets of the part for each class size.
 
     ``random_subsets`` holds, for each repetition in turn, one subset for each of the distinct sizes; ``size_of_class``
-    is the place of each class's size among them.
+    is the index of each class's size among them.
     """
 
     of_classes: list[Subset]
@@ -304,8 +304,8 @@ def _deal(
 ) -> list[_Part]:
     """Deal the images of each class, equally many to each part.
 
-    The n-th rows of all parts are of one class, so that the same random order of each part makes subsets with the same
-    composition.
+    The n-th rows of all parts are of one class, so applying the same random order to each part gives subsets of the
+    same composition.
     """
     classes_of: list[list[Subset]] = [[] for _ in range(parts)]
     for of_class in members:

@@ -15,10 +15,10 @@ ROUNDING = float(np.finfo(np.float64).eps)
 def cdnv(context: MeasureContext) -> float:
     """Return the class-distance normalised variance, the mean over pairs of classes: lower is better.
 
-    Of classes a and b, (v_a + v_b) / (2 |m_a - m_b|^2), with the mean m of a class and the mean squared distance v of
-    its samples from it. Neural collapse drives it to 0. Near means decide, because it is a mean of ratios;
-    ``within_over_between`` is a ratio of means. Undefined if the means of two classes coincide, or a class has a single
-    sample.
+    For classes a and b it is (v_a + v_b) / (2 |m_a - m_b|^2), with the mean m of a class and the mean squared distance
+    v of its samples from m. Neural collapse drives it to 0. Pairs with near means dominate, because it is a mean of
+    ratios; ``within_over_between`` is a ratio of means. Undefined if the means of two classes coincide, or a class has
+    a single sample.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ..core.registry import accuracy
 
 @accuracy("centre_accuracy", task="values")
 def hits(context: MeasureContext) -> NDArray[np.bool_]:
-    """Whether the nearest class centre (Euclidean) is that of an image's own class.
+    """Return whether the nearest class centre (Euclidean) of each image is that of its own class, bool [images].
 
     A class's centre is the mean of its rows, without those of the image in question. An image is recognised if most of
     its repeats are; of two equally near classes, the one that appears first is chosen.
@@ -38,10 +38,10 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
 
 @accuracy("cosine_centre_accuracy", task="values")
 def cosine_hits(context: MeasureContext) -> NDArray[np.bool_]:
-    """Whether the centre with the greatest cosine is that of an image's own class, all minus the embedding's mean.
+    """Return whether the class centre with the greatest cosine is that of an image's own class, bool [images].
 
-    A class's centre is the mean of the directions of its rows, without those of the image in question. Undefined if a
-    row equals the mean, or a centre has no direction.
+    Rows are centred by the embedding's mean. A class's centre is the mean of the directions of its rows, without those
+    of the image in question. Undefined if a row equals the mean, or a centre has no direction.
 
     References
     ----------

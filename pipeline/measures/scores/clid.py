@@ -1,4 +1,4 @@
-"""CLID: whether the clusters of an embedding are easy to learn, and how many dimensions it fills."""
+"""CLID: the learnability of an embedding's clusters times its intrinsic dimension."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,14 @@ from .dimension import require_points, two_nn_dimension
 def clid(context: MeasureContext) -> float:
     """Return cluster learnability times intrinsic dimension.
 
-    Learnability is the share of right guesses when the points arrive in random order, and each is guessed to be of the
-    cluster of the nearest point before it. Clusters are those of k-means, as many as the square root of the number of
+    Learnability is the share of right guesses when the points arrive in random order, and the guess for each is the
+    cluster of the nearest earlier point. Clusters are those of k-means, as many as the square root of the number of
     points; distances are those of the points' directions, that is by cosine. The dimension is ``two_nn_dimension``. The
-    authors add the two after standardising each over the models that are compared. One model alone has no such units,
-    and the product needs none: a ranking by it is one by ln learnability + ln dimension, whichever models are compared.
+    authors add the two after standardising each over the compared models. A single model cannot be standardised, and
+    the product need not be: it ranks models as ln learnability + ln dimension does, whichever models are compared.
 
-    One row per image, because crops of one image would be learnt from each other; one of equal rows. Undefined for
-    fewer than 10 different points, a row of zeros, or fewer different directions than clusters.
+    Only one row per image is used, because crops of one image would be learnt from each other; equal rows count once.
+    Undefined for fewer than 10 different points, a row of zeros, or fewer different directions than clusters.
 
     References
     ----------

@@ -1,7 +1,7 @@
-"""How many dimensions an embedding fills: by its covariance's eigenvalues, and by the distances of its points.
+"""Dimensions of an embedding: from its covariance's eigenvalues, and from the distances of its points.
 
-Distances are those of one row per image, because crops of one image are neighbours, and what they fill is not what
-images fill. Of equal rows, one is kept.
+Distances are those of one row per image, because crops of one image are neighbours, and their dimension is not that of
+the images. Equal rows count once.
 """
 
 import numpy as np
@@ -23,16 +23,16 @@ MIN_POINTS = 10
 
 MST_SHARES = np.linspace(0.25, 1, 5)
 MST_SUBSETS = 3  # of each size
-MST_MORE_SUBSETS = 30  # where so few have an exponent of 1 or more
+MST_MORE_SUBSETS = 30  # of each size, if three give an exponent of 1 or more
 
 
 @score("alpha_req", task="decomposition")
 def alpha_req(context: MeasureContext) -> float:
     """Return the exponent of the power law that the covariance's eigenvalues follow, l_i ~ i^-alpha.
 
-    Least squares of ln l_i on ln i with the weight 1 / i, over the 11th to the 100th eigenvalue, or up to ten before
-    the last one if there are fewer. Good embeddings were found near 1; far below, they are rough, far above,
-    low-dimensional. Undefined for fewer than 30 eigenvalues above rounding.
+    It is fitted by least squares of ln l_i on ln i with the weight 1 / i, over the 11th to the 100th eigenvalue, or up
+    to ten before the last one if there are fewer. Good embeddings were found near 1; far below 1 they are rough, far
+    above it low-dimensional. Undefined for fewer than 30 eigenvalues above rounding.
 
     References
     ----------
@@ -70,14 +70,14 @@ def participation_ratio(context: MeasureContext) -> float:
 
 
 def _two_nn_error(context: MeasureContext) -> float:
-    """Return the standard error of the maximum-likelihood estimate of an exponent from as many points."""
+    """Return the standard error of a maximum-likelihood estimate of the exponent from the same number of points."""
     return two_nn_dimension(context) / float(np.sqrt(len(context.different_image_points)))
 
 
 @score("two_nn_dimension", task="distances", error=_two_nn_error)
 @computed_once
 def two_nn_dimension(context: MeasureContext) -> float:
-    """The intrinsic dimension by each point's two nearest neighbours (TwoNN).
+    """Return the intrinsic dimension by each point's two nearest neighbours (TwoNN).
 
     The ratio of their distances, r = r2 / r1, has the distribution F = 1 - r^-d: d is the slope of -ln(1 - F) on ln r,
     a line through the origin, without the tenth of the points whose ratios are greatest. Undefined for fewer than 10

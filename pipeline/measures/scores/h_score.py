@@ -14,8 +14,8 @@ def h_score(context: MeasureContext) -> float:
     """Return the regularised H-score, tr(S_a^-1 (1 - a) B): 0 to the number of classes minus one.
 
     B is the covariance of the samples' class means, S_a = (1 - a) S + a tr(S) / d the covariance of the embedding,
-    shrunk by Ledoit and Wolf's coefficient a, without which it has no inverse where n < d. Both divide by n. A constant
-    embedding has 0.
+    shrunk by Ledoit and Wolf's coefficient a, without which it has no inverse where n < d. Both divide by n. The score
+    of a constant embedding is 0.
 
     References
     ----------

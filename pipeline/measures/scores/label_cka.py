@@ -12,9 +12,9 @@ from ..core.registry import score
 def label_cka(context: MeasureContext) -> float:
     """Return linear CKA of the embedding and one-hot labels, 0 to 1.
 
-    |Y'Z|^2 / (|Z'Z| |Y'Y|), Frobenius norms of columns less their means: how much of the rows' similarity is that of
-    their classes. 1 only if classes are points at equal distances. The estimate is the biased one, whose value without
-    signal grows with the classes over the rows. Undefined for a constant embedding.
+    It is |Y'Z|^2 / (|Z'Z| |Y'Y|), in Frobenius norms of centred columns: how much of the rows' similarity is that of
+    their classes. It is 1 only if classes are points at equal distances. The estimate is the biased one, whose value
+    without signal grows with the ratio of classes to rows. Undefined for a constant embedding.
 
     References
     ----------
@@ -23,7 +23,7 @@ def label_cka(context: MeasureContext) -> float:
     """
     values, classes = context.centred_values, context.classes
     xp = namespace(values)
-    # |Z'Z| = |ZZ'|, whichever is smaller: cheaper than singular values, of which halves have none by default.
+    # |Z'Z| = |ZZ'|, whichever is smaller: cheaper than singular values, which halves do not compute by default.
     similarity = values @ values.T if context.n <= context.d else values.T @ values
     of_values = float(xp.linalg.vector_norm(similarity))
     if of_values == 0:

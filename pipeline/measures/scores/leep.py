@@ -23,8 +23,8 @@ def leep(
 
     LEEP = mean over rows of ln q, where q = sum over z of P(y | z) p(z), with the probabilities p of the classes z that
     the network's own classifier knows, and P(y | z) = P(y, z) / P(z) from the means of p over the rows with label y and
-    over all. At most 0, and NCE where each p is 0 or 1. The order of the classifier's outputs plays no part. Counted on
-    few rows of each z, it is too high, as NCE is.
+    over all. It is at most 0, and equals NCE where each p is 0 or 1. The order of the classifier's outputs does not
+    matter. With few rows of each z it is too high, as NCE is.
 
     The error is the infinitesimal jackknife's, within classes: unlike NCE's, LEEP's P(y | z) does not maximise it, so
     its sampling error counts. It is None where LEEP is 0, or each class has one image.
@@ -32,7 +32,7 @@ def leep(
     Parameters
     ----------
     probabilities : float32 [n, k]
-        Of the classifier's classes, for each row. Only blocks of it are copied.
+        Probabilities of the classifier's classes, for each row. Only blocks of them are copied.
     labels, images : int64 [n]
         Class and image of each row.
 
@@ -50,7 +50,7 @@ def leep(
     total = _sum_of_rows(probabilities, everywhere)
     if not np.isfinite(total).all():
         raise UndefinedScore(NOT_FINITE)
-    # Of a class z that no row has at all, nothing is counted.
+    # A class z with probability 0 in all rows adds nothing.
     inverse = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
     logarithms, of_counts = np.empty(len(labels)), np.empty(len(labels))
     by_class = np.zeros_like(total)

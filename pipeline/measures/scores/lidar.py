@@ -1,4 +1,4 @@
-"""LiDAR: how many directions tell images apart better than repeats of one image."""
+"""LiDAR: the number of directions that separate images better than repeats of one image."""
 
 import numpy as np
 
@@ -10,19 +10,19 @@ from ..core.registry import score
 DELTA = 1e-4  # the paper's, in squared units of the embedding
 EPSILON = 1e-7  # the paper's, added to each share
 ROUNDING = float(np.finfo(np.float64).eps)
-GREATEST = 1e100  # of DELTA in units of the scaled embedding: beyond, it alone decides
+GREATEST = 1e100  # of DELTA in units of the scaled embedding: beyond this, DELTA alone decides
 
 
 @score("lidar", task="decomposition")
 def lidar(context: MeasureContext) -> float:
-    """Return LiDAR, the smooth rank of the linear discriminant analysis of which each image is a class.
+    """Return LiDAR, the smooth rank of a linear discriminant analysis in which each image is a class.
 
-    exp of the entropy of p = l / sum(l) + 1e-7, with the d eigenvalues l of S_w^-1/2 S_b S_w^-1/2. S_b is the
+    It is exp of the entropy of p = l / sum(l) + 1e-7, with the d eigenvalues l of S_w^-1/2 S_b S_w^-1/2. S_b is the
     covariance of the images' means, S_w that of the rows about the mean of their image, averaged over images, plus
     1e-4 on the diagonal. So it depends on the embedding's scale, unless repeats differ by far more than 0.01. The
     paper takes 50 repeats of 1,000 images; with three, S_w is poorly known. About 1 to min(images - 1, d).
 
-    No class is used, but ids of images come with labels. Undefined unless each image has two rows or more.
+    Labels are not used, but image ids are given only with labels. Undefined unless each image has two rows or more.
 
     References
     ----------

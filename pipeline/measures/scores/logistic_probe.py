@@ -23,12 +23,12 @@ Numbers = NDArray[np.int64]
 
 @accuracy("logistic_probe_accuracy", task="values")
 def hits(context: MeasureContext) -> NDArray[np.bool_]:
-    """Whether a logistic regression that has not seen an image classifies it correctly, bool [images].
+    """Return whether a logistic regression that has not seen an image classifies it correctly, bool [images].
 
-    Each of five folds is predicted by a regression on the others: features standardised by these, an intercept, and
-    the penalty on squared weights that has the most rows right over two folds of these, the stronger of equal ones.
-    Folds hold whole images, in equal shares of each class, drawn by the seed. An image is classified correctly if most
-    of its repeats are. Undefined if a class has fewer than three images.
+    Each of five folds is predicted by a regression on the others: features are standardised on these, there is an
+    intercept, and the penalty on squared weights has the most correct rows over two folds of these, the stronger of
+    equal ones. Folds hold whole images, in equal shares of each class, drawn by the seed. An image is classified
+    correctly if most of its repeats are. Undefined if a class has fewer than three images.
 
     References
     ----------
@@ -68,16 +68,16 @@ def _folds(
     of_image : int64 [images]
         The class of each image.
     some : int64 [m]
-        The images to part.
+        The images to divide.
     count : int
-        How many parts.
+        Number of parts.
     generator
         Draws the order of the images within a class.
     """
     shuffled = generator.permutation(some)
     by_class = shuffled[np.argsort(of_image[shuffled], kind="stable")]
     part = np.full(len(of_image), -1)
-    part[by_class] = np.arange(len(by_class)) % count  # of each class and of all, equally many
+    part[by_class] = np.arange(len(by_class)) % count  # equally many of each class and of all
     of_row = part[images]
     for number in range(count):
         yield (
@@ -89,7 +89,7 @@ def _folds(
 def _predictions(
     values: Array, classes: Numbers, fit: Numbers, held: Numbers, strengths: tuple[float, ...]
 ) -> Iterator[tuple[float, Numbers]]:
-    """Yield the classes that a regression on some rows predicts for others, by C."""
+    """Yield each C and the classes that a regression with it on the rows ``fit`` predicts for the rows ``held``."""
     # Imported here: they take a second.
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler

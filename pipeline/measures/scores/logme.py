@@ -29,9 +29,9 @@ class _Regression:
 def _error(context: MeasureContext) -> float:
     """Return the standard error over images, from the density of each image's label given all others.
 
-    Without an image, the log evidence is less by that density, in closed form at the same alpha and beta, where it is
-    flat: the delete-one jackknife needs no further regression. Images of several rows are left out by halves, and so
-    are all with ``--scores all``, as in the rows of earlier versions, which stay valid.
+    Leaving out an image lowers the log evidence by that density, in closed form at the same alpha and beta, where it is
+    flat, so the delete-one jackknife needs no further regression. For images of several rows, halves are used instead,
+    and for all images with ``--scores all``, as in the rows of earlier versions, which stay valid.
     """
     context.require_halves()
     if context.settings.scores == "all" or len(np.unique(context.images)) < context.n:
@@ -41,7 +41,7 @@ def _error(context: MeasureContext) -> float:
     sizes = np.bincount(classes)
     means = np.bincount(classes, densities) / sizes
     squares = np.bincount(classes, (densities - means[classes]) ** 2)
-    # Other images are of the same classes, as many of each.
+    # Other samples of images have as many images of each class.
     of_classes = squares * sizes / np.maximum(sizes - 1, 1)
     return float(np.sqrt(of_classes.sum()) / context.n)
 
@@ -87,7 +87,7 @@ def logme(context: MeasureContext) -> float:
 
 @computed_once
 def _regression(context: MeasureContext) -> _Regression:
-    """The regressions of all classes."""
+    """Return the regressions of all classes."""
     classes, decomposition = context.classes, context.uncentred_decomposition
     squares, n = to_host(decomposition.squares), len(classes)
     sizes = np.bincount(classes).astype(np.float64)  # |y|^2 of the one-hot columns
@@ -103,7 +103,7 @@ def _regression(context: MeasureContext) -> _Regression:
         return -(np.log(2 * np.pi * misfit / n) + 1 + volume / n) / 2
 
     def wants_more(ratios: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether MacKay's step from each class's ratio leads to a greater one, bool [classes]."""
+        """Return whether MacKay's step from each class's ratio leads to a greater one, bool [classes]."""
         kept = squares / (squares + ratios[:, None])
         lost = ratios[:, None] / (squares + ratios[:, None])
         gamma = kept.sum(axis=1)

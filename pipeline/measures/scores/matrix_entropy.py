@@ -12,8 +12,8 @@ from ..core.registry import score
 def matrix_entropy(context: MeasureContext) -> float:
     """Return the matrix-based Renyi entropy of order 2, -log2 sum p_i^2, in bits.
 
-    p_i are the eigenvalues of the Gram matrix of the rows as they are, not centred, over its trace: 0 (one direction)
-    to log2 min(n, d) bits. The paper mostly takes order 1. ``repitl``, which its authors use, divides by n^2 once more
+    p_i are the eigenvalues of the Gram matrix of the uncentred rows, divided by its trace. From 0 (one direction) to
+    log2 min(n, d) bits. The paper mostly uses order 1. ``repitl``, which its authors use, divides by n^2 once more
     at order 2 and so adds 2 log n to a matrix of trace 1. Undefined for an embedding of zeros.
 
     References

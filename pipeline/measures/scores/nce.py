@@ -1,9 +1,9 @@
-"""Negative conditional entropy of the labels, given what a network's own classifier says."""
+"""Negative conditional entropy of the labels, given the predictions of a network's own classifier."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Of `leep` too, which is then NCE.
+# Also for `leep`, which then equals NCE.
 ONE_LABEL = "each class that the classifier predicts has one label here, so nothing varies"
 
 
@@ -13,10 +13,10 @@ def nce(
     """Return the negative conditional entropy, in nats, and its standard error over images.
 
     NCE = mean over rows of ln P(y | z), with the classes z that the network's own classifier predicts and
-    P(y | z) = n(y, z) / n(z) counted on the same rows. At most 0, where the predictions determine the labels. The order
-    of the classifier's outputs plays no part. Counted on few rows of each z, it is too high: a classifier of 1,000
+    P(y | z) = n(y, z) / n(z) counted on the same rows. It is at most 0, where the predictions determine the labels. The
+    order of the classifier's outputs does not matter. With few rows of each z it is too high: a classifier of 1,000
     classes on 300 images separates many of them by chance. Where each z has one label, the error is unknown, so None.
-    Tran et al. have true labels of the source task; on images without such, its predictions stand for them, as in
+    Tran et al. use true labels of the source task; for images without them, predictions take their place, as in
     Nguyen et al.
 
     Parameters

@@ -14,7 +14,7 @@ NEIGHBOURS = 10
 
 @accuracy("neighbour_accuracy", task="distances")
 def hits(context: MeasureContext) -> NDArray[np.bool_]:
-    """Whether the 10 nearest samples of other images (Euclidean) recognise an image by a majority vote.
+    """Return whether the 10 nearest samples of other images (Euclidean) recognise an image by a majority vote.
 
     A tie goes to the class of the nearest sample among the tied. If other images have fewer than 10 samples, all vote.
     An image is recognised if most of its repeats are.
@@ -28,7 +28,7 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
 
 @accuracy("cosine_neighbour_accuracy", task="distances")
 def cosine_hits(context: MeasureContext) -> NDArray[np.bool_]:
-    """The same, by the 10 samples of other images with the greatest cosine.
+    """Return the same for the 10 samples of other images with the greatest cosine.
 
     Cosines are those of the embedding as it is, not centred, as in evaluations of self-supervised networks. Undefined
     if a row is zero, and so has no direction, or if all rows have the same direction.

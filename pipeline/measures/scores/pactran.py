@@ -14,7 +14,7 @@ from ..core.threads import computed_once
 STRENGTH = 10.0  # lambda sigma_0^2 / n
 VARIANCE = 100.0  # D sigma_0^2
 
-# Of the largest partial derivative, after scaling, relative to the loss, which is tiny where classes are apart. The
+# For the largest partial derivative, after scaling, relative to the loss, which is tiny where classes are separate. The
 # score's relative error is a fifth of it or less.
 TOLERANCE = 1e-4
 TOLERANCE_OF_PARTS = 3e-4  # moves the standard error by a few percent, and halves its time
@@ -28,7 +28,7 @@ Numbers = NDArray[np.int64]
 def _error(context: MeasureContext) -> float:
     """Return the standard error over images: a jackknife that leaves out a tenth of each class.
 
-    Random halves would state 0.1 to 4 times the truth, for the score depends on the number of images.
+    Random halves would give 0.1 to 4 times the true error, because the score depends on the number of images.
     """
     classes, images = context.classes, context.images
     of_image = classes[first_rows(images)]
@@ -58,13 +58,13 @@ def _error(context: MeasureContext) -> float:
 def pactran_gauss(context: MeasureContext) -> float:
     """Return PACTran-Gauss, in nats; lower is better.
 
-    L + K D / (2 lambda) ln(1 + lambda sigma_0^2 / (K D) tr H), for K classes and D columns. L is the least mean
+    It is L + K D / (2 lambda) ln(1 + lambda sigma_0^2 / (K D) tr H), for K classes and D columns. L is the least mean
     cross-entropy of a linear classifier plus its squared weights over 2 lambda sigma_0^2, H the Hessian of the
     cross-entropy there; intercepts are free. The embedding is centred and not rescaled, as in the authors' code, so the
     score depends on its scale. Their code sums H over the samples; here it is that of the mean, as in the bound.
 
-    All happens in the span of the centred rows, along their principal axes: neither the penalty nor the trace depends
-    on the basis.
+    It is computed in the span of the centred rows, along their principal axes: neither the penalty nor the trace
+    depends on the basis.
 
     Undefined if all rows are the same, or if the optimisation does not converge.
 
@@ -97,14 +97,14 @@ def _bound(
     Parameters
     ----------
     points : float64 [n, d]
-        Centred, along about their principal axes.
+        Centred points, along about their principal axes.
     classes : int64 [n]
     columns : int
-        Of the embedding, which may be more than d.
+        Columns of the embedding, which may be more than d.
     start : float64 [d + 1, K]
         Weights and intercepts to begin with.
     tolerance
-        Of the largest partial derivative, relative to the loss.
+        Limit of the largest partial derivative, relative to the loss.
     """
     n, count = len(points), start.shape[1]
     least, weights, probabilities = _regression(
@@ -122,8 +122,8 @@ def _regression(
 ) -> tuple[float, Array, Array]:
     """Return the least penalised mean cross-entropy, the weights there, and the probabilities, float64 [n, K].
 
-    Weights are scaled by about the root of the loss's curvature along each column: without, L-BFGS would take hundreds
-    of steps more.
+    Weights are scaled by about the root of the loss's curvature along each column; otherwise L-BFGS would take hundreds
+    more steps.
     """
     from scipy.optimize import minimize  # here, because it takes time to import
 

@@ -13,10 +13,10 @@ from ..core.registry import score
 def parc(context: MeasureContext) -> float:
     """Return 100 times Spearman's correlation, over pairs of images, of how unlike their rows and their labels are.
 
-    Rows are unlike by 1 minus Pearson's correlation of their columns, one-hot labels by the same: 0 within a class and
-    one number between classes. The first row of each image counts; of more than 4,096 images, so many at random. The
-    embedding is not reduced, as in the authors' code by default; their paper also reduces it to 32 components.
-    Undefined if a row is constant.
+    Rows are unlike by 1 minus Pearson's correlation of their columns, and so are one-hot labels: by 0 within a class
+    and one number between classes. Only the first row of each image is used, and at most 4,096 images, chosen at
+    random. The embedding is not reduced, as in the authors' code by default; their paper also reduces it to 32
+    components. Undefined if a row is constant.
 
     References
     ----------
@@ -41,7 +41,7 @@ def parc(context: MeasureContext) -> float:
     spread = _spread_of_ranks(ordered)
     if spread == 0:
         raise UndefinedScore("all pairs of rows are equally unlike")
-    # In order, for a search jumps through memory otherwise: a tenth of the time.
+    # Sorted, because a search would jump through memory otherwise: a tenth of the time.
     of_same = xp.sort(alike[beside(np.flatnonzero(same), alike)])
     below = xp.searchsorted(ordered, of_same, side="left")
     up_to = xp.searchsorted(ordered, of_same, side="right")
@@ -52,9 +52,9 @@ def parc(context: MeasureContext) -> float:
 
 
 def _spread_of_ranks(ordered: Array) -> float:
-    """Return the standard deviation of the ranks of ascending numbers [m], of which equal ones share their mean rank.
+    """Return the standard deviation of the ranks of ascending numbers [m]; equal numbers share their mean rank.
 
-    The variance of m different ranks is (m^2 - 1) / 12; of it, t equal ones take (t^3 - t) / 12m.
+    The variance of m different ranks is (m^2 - 1) / 12; t equal numbers reduce it by (t^3 - t) / 12m.
     """
     m = ordered.shape[0]
     ends = np.flatnonzero(to_host(ordered[1:] != ordered[:-1])) + 1

@@ -21,10 +21,10 @@ against that image's class, so the accuracy of noise would be 0, not chance.
 
 @accuracy("probe_accuracy", task="decomposition")
 def hits(context: MeasureContext) -> NDArray[np.bool_]:
-    """Whether a ridge probe that has not seen an image classifies it correctly, bool [images].
+    """Return whether a ridge probe that has not seen an image classifies it correctly, bool [images].
 
-    A ridge classifier: least squares on targets of 1 for the class and -1 for the others, with an intercept and a
-    penalty on the squared weights. Features are centred and share one scale; none is standardised on its own. The
+    The ridge classifier is least squares on targets of 1 for the class and -1 for the others, with an intercept and a
+    penalty on the squared weights. Features are centred and share one scale; none is standardised separately. The
     penalty is the one of ``PENALTIES`` with the least squared error over images left out. One penalty serves all
     classes and images: its choice does use every image, but only to pick one of six values. Images are in order of
     appearance; one is classified correctly if most of its repeats are.
@@ -68,7 +68,7 @@ def _best_fit(context: MeasureContext) -> tuple[float, NDArray[np.int64]]:
     is_of_class = classes[:, None] == np.arange(len(sizes))
     targets = beside(np.where(is_of_class, 1.0, -1.0), U)
     means = beside(2 * sizes / n - 1, U)
-    # Of the targets; the -1 of every row is orthogonal to U.
+    # Projections of the targets; the -1 of every row is orthogonal to U.
     projected = 2 * decomposition.class_sums(classes).T
     least, best, predictions = np.inf, PENALTIES[0], classes
     scale = float(xp.sum(squares)) / min(n, context.d)
@@ -135,7 +135,7 @@ def probe_hits(context: MeasureContext) -> str:
 
 
 def comparable(Z: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return an embedding [n, d] less its mean, with a total variance of 1, so that two weigh the same in a probe."""
+    """Return an embedding [n, d], centred and with a total variance of 1, so that two weigh the same in a probe."""
     centred = Z.astype(np.float64)
     centred /= np.abs(centred).max() or 1.0  # squares stay in range
     centred -= centred.mean(axis=0)
@@ -149,14 +149,14 @@ def pair_hits(
     labels: NDArray[np.int64],
     images: NDArray[np.str_],
 ) -> NDArray[np.bool_]:
-    """Return whether the probe on both embeddings, which has not seen an image, recognises it, bool [images].
+    """Return whether a probe on both embeddings that has not seen an image recognises it, bool [images].
 
     It is the probe of ``probe_accuracy`` on [n, d1 + d2]: leave-one-out ridge in closed form.
 
     Parameters
     ----------
     first, second
-        As ``comparable`` returns them, [n, d1] and [n, d2].
+        Embeddings from ``comparable``, [n, d1] and [n, d2].
     labels, images
         The class and the image of each row, [n].
 
@@ -170,5 +170,5 @@ def pair_hits(
 
 
 def work_of(n: int, d: int) -> float:
-    """Return about how many floating-point operations ``pair_hits`` takes on n rows of d = d1 + d2 dimensions."""
+    """Return the approximate floating-point operations of ``pair_hits`` on n rows of d = d1 + d2 dimensions."""
     return float(n) * d * min(n, d)

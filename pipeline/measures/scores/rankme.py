@@ -12,7 +12,7 @@ EPSILON = 1e-7  # the paper's, added to each share
 
 @score("rankme", task="decomposition")
 def rankme(context: MeasureContext) -> float:
-    """Return exp of the entropy of the singular values' shares, p = s / sum(s) + 1e-7, of the embedding as it is.
+    """Return exp of the entropy of the shares p = s / sum(s) + 1e-7 of the uncentred embedding's singular values s.
 
     About 1 to min(n, d); undefined for an embedding of zeros.
 

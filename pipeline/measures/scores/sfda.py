@@ -24,9 +24,9 @@ ROUNDING = 1e-12  # of the variance
 
 
 def _error(context: MeasureContext) -> float:
-    """Return the standard error of the mean over images, with the fitted discriminant as it is.
+    """Return the standard error of the mean over images, for the discriminant that was fitted.
 
-    Above 0 near 1: that no image is doubtful here does not mean that none is among others.
+    It stays above 0 for a mean near 1: no doubtful image here does not mean none among other images.
     """
     images = context.images
     of_images = np.bincount(images, probabilities(context)) / np.bincount(images)
@@ -56,9 +56,9 @@ def sfda(context: MeasureContext) -> float:
 
 @computed_once
 def probabilities(context: MeasureContext) -> NDArray[np.float64]:
-    """The probability of each sample's class by the second discriminant, float64 [n].
+    """Return the probability of each sample's class by the second discriminant, float64 [n].
 
-    All happens in the span of the centred rows: outside, the shrunk scatter treats all directions alike.
+    It is computed in the span of the centred rows: outside, the shrunk scatter treats all directions alike.
     """
     classes, d = context.classes, context.d
     sizes = np.bincount(classes)
