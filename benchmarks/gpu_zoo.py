@@ -31,7 +31,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
 from dsmi_zoo.pipeline.embedding.views import StoredView, open_stored
-from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import ROW_MEASURES
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.run import has_gpu, values_by_default
@@ -95,7 +95,7 @@ def measures(Z: Any, labels: np.ndarray) -> tuple[float, dict[str, Any]]:
     """Return the seconds of all columns of a row, and their values."""
     context = MeasureContext(Z, labels, None, labels, MeasureSettings())
     began = time.perf_counter()
-    values = values_by_default(OF_A_ROW, context)
+    values = values_by_default(ROW_MEASURES, context)
     return time.perf_counter() - began, values
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dsmi_zoo.pipeline.measures.catalog import COSTLY, OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import COSTLY, ROW_MEASURES
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.registry import COMPUTATIONS
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
@@ -66,7 +66,7 @@ def seconds(context: MeasureContext, with_errors: bool = True) -> dict[str, floa
             begun = time.process_time()
             compute(context)
             spent[name] = time.process_time() - begun
-    for one in OF_A_ROW:
+    for one in ROW_MEASURES:
         if with_errors or not one.name.endswith("_se"):
             begun = time.process_time()
             COMPUTATIONS[one.name].result(context)

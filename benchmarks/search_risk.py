@@ -33,7 +33,7 @@ import pandas as pd
 from dsmi_zoo.data_catalog.datasets.sampling import Sample, samples
 from dsmi_zoo.jobs.runs.search import MIN_IMAGES_PER_CLASS, SHRINK
 from dsmi_zoo.pipeline.measures import measure
-from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 from dsmi_zoo.reports.statistics.paired import ERROR_RATE, may_be_best
@@ -137,7 +137,7 @@ class Zoo:
         rows = read_results(out)
         rows = rows[rows["status"] == "ok"]
         self.name = out.name
-        self.hits = np.array([unpacked(text) for text in rows["probe_hits"]])
+        self.hits = np.array([unpack_hits(text) for text in rows["probe_hits"]])
         self.labels = np.unique(read_subset(out)["label"], return_inverse=True)[1]
         slugs = {(entry.model, entry.img_size): entry.slug for entry in read_run(out).entries}
         keys = zip(rows["model"], rows["img_size"], strict=True)
@@ -204,7 +204,7 @@ def fitted(
 ) -> np.ndarray:
     """Return hits of the probes of some models, fitted to some images."""
     found = [measure(embeddings[i][images], labels[images], scores="probe_hits") for i in models]
-    return np.array([unpacked(str(values["probe_hits"])) for values in found])
+    return np.array([unpack_hits(str(values["probe_hits"])) for values in found])
 
 
 def refitted(zoos: list[Zoo], draws: int) -> Iterator[dict]:

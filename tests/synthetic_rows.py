@@ -7,7 +7,7 @@ from run_records import record_of
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.pipeline.engine.row_content import facts
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
-from dsmi_zoo.pipeline.measures.core.hits import packed, wilson_interval
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits, wilson_interval
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 
 RUN = record_of(catalog="imagenet-2025, SYNTHETIC measures")
@@ -55,7 +55,7 @@ def synthetic_rows() -> pd.DataFrame:
             "probe_accuracy": 100 * hits.mean(),
             "probe_low": low,
             "probe_high": high,
-            "probe_hits": packed(hits),
+            "probe_hits": pack_hits(hits),
         }
     for i in (7, 300):
         rows[i] |= {"status": "failed", "error_type": "OSError", "error_message": "no such file"}

@@ -16,7 +16,7 @@ from dsmi_zoo._util.files import file_sha256
 from dsmi_zoo._util.paths import is_file
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.engine.row_content import measure_row
-from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import ROW_MEASURES
 from dsmi_zoo.pipeline.plan.identity import measures_identity
 from dsmi_zoo.pipeline.store.release import (
     READY,
@@ -220,7 +220,7 @@ def _differences_of_row(published: Published, row: dict[str, Any]) -> Iterator[s
     except InputError as error:
         yield f"{name}: {error}"
         return
-    for measure in OF_A_ROW:
+    for measure in ROW_MEASURES:
         before, after = row.get(measure.name), again[measure.name]
         # Accuracies may differ by one image: ties among neighbours depend on the last bit.
         absolute = 150 / row["n_samples"] if measure.unit == "%" else ABSOLUTE

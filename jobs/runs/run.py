@@ -194,14 +194,14 @@ def _compute(
             follow(finished, len(todo), display, costs=expected_costs(plan, todo))
         touch_record(out)
     elif _inputs_are_damaged(plan):
-        from dsmi_zoo.pipeline.engine.graph import mend_inputs
+        from dsmi_zoo.pipeline.engine.graph import repair_inputs
 
         log.warning(f"{out}: subset or cluster files are missing or damaged; repairing them")
         with (
             open_workers(compute, out, client) as workers,
             display.status("Reading the images"),
         ):
-            mend_inputs(workers, plan)
+            repair_inputs(workers, plan)
     if compute.share is not None:
         return conclude_share(out, compute.share, {job.slug for job in todo}, started)
     failed = fine_tune_after(plan.config, display, confirm_lock, client)

@@ -21,7 +21,7 @@ from dsmi_zoo._util.text import counted, size_in_words
 from dsmi_zoo.data_catalog.datasets.sampling import Sample, samples
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.pipeline.config.run import Metric, RunConfig
-from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 from dsmi_zoo.pipeline.plan.cost import (
     Cost,
     Speed,
@@ -559,7 +559,7 @@ def _hits(rows: pd.DataFrame) -> dict[Key, np.ndarray]:
     """Return which images each measured model's probe classifies correctly, bool [images], by row key."""
     known = rows[rows["status"].eq("ok") & rows["probe_hits"].notna()]
     keys = zip(known["model"], known["img_size"], strict=True)
-    return {key: unpacked(text) for key, text in zip(keys, known["probe_hits"], strict=True)}
+    return {key: unpack_hits(text) for key, text in zip(keys, known["probe_hits"], strict=True)}
 
 
 def _contenders(

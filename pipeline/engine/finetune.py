@@ -16,7 +16,7 @@ from dsmi_zoo._util.files import write_atomically
 from dsmi_zoo._util.forkserver import peak_resident
 
 from ..config.finetuning import FineTuning
-from ..measures.core.hits import most_repeats, packed, wilson_interval
+from ..measures.core.hits import most_repeats, pack_hits, wilson_interval
 from ..plan.job import Outcome
 from ..plan.plan import Job, Plan
 from ..store.finetuned import (
@@ -157,8 +157,8 @@ class FineTuneTask(EntryTask):
             "finetuned_balanced_accuracy": 100 * float(shares.mean()),
             "finetuned_spread": float(np.std(of_parts, ddof=1)) if len(parts) > 1 else None,
             "trainings": len(parts),
-            "finetuned_hits": packed(hits[held]),
-            "held_out": packed(is_held),
+            "finetuned_hits": pack_hits(hits[held]),
+            "held_out": pack_hits(is_held),
             "n_images": len(hits),
             "n_classes": images.n_classes,
             "minutes": sum(one["seconds"] for one in facts) / 60,

@@ -98,7 +98,7 @@ def run_in_waves(
         evict(wave, plan.config.compute.cache)
 
 
-def mend_inputs(workers: Workers, plan: Plan) -> None:
+def repair_inputs(workers: Workers, plan: Plan) -> None:
     """Repair damaged subset and cluster files in OUT; rows are untouched."""
     graph = ZooGraph(workers.client, plan, plan.jobs)
     graph.subset.result()

@@ -16,7 +16,7 @@ from dsmi_zoo._util.user_code import NOT_AS_PLANNED
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from ..config.run import MeasureSettings, RunConfig
-from ..measures.catalog import BY_NAME, UNDEFINED, joined_reasons, parted_reasons
+from ..measures.catalog import BY_NAME, UNDEFINED, format_reasons, parse_reasons
 from ..measures.core.checks import UndefinedScore
 from ..measures.core.estimate import method_for, precision_for
 from ..measures.own import column_of, load_measure
@@ -38,10 +38,10 @@ FACTS = (
 
 CODE = "own_measures_code"
 
-CEILING = "subset_top1"
+SUBSET_TOP1 = "subset_top1"
 """The accuracy of the entry's own classifier; undefined if the order of its outputs cannot be determined."""
 
-OF_CLASSIFIER = ("nce", "nce_se", "leep", "leep_se", CEILING)
+OF_CLASSIFIER = ("nce", "nce_se", "leep", "leep_se", SUBSET_TOP1)
 """Columns from the outputs of that classifier; measuring the embedding again leaves them unchanged."""
 Fields = dict[str, Any]
 Reasons = dict[str, str]
@@ -137,12 +137,12 @@ def with_own_scores(
     """
     code = added_code(row) | {column_of(identity): identity for identity in identities}
     names = [column_of(identity) for identity in identities]
-    known = parted_reasons(row.get(UNDEFINED) or "")
+    known = parse_reasons(row.get(UNDEFINED) or "")
     others = {name: reason for name, reason in known.items() if name not in names}
     return {
         **row,
         **{name: values.get(name) for name in names},
-        UNDEFINED: joined_reasons(others | dict(reasons)) or None,
+        UNDEFINED: format_reasons(others | dict(reasons)) or None,
         "own_measures": " ".join(dict.fromkeys([*row["own_measures"].split(), *names])),
         CODE: " ".join(code.values()),
     }
@@ -163,7 +163,7 @@ def with_current_facts(row: dict[str, Any], entry: ModelEntry) -> dict[str, Any]
     return {name: value for name, value in row.items() if name in ours} | current
 
 
-def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
+def initial_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]:
     """Return the fields of an entry's row that are known before its model is built."""
     return {
         **facts(job.entry),
@@ -178,7 +178,7 @@ def begun_row(job: Job, config: RunConfig, subset_digest: str) -> dict[str, Any]
     }
 
 
-def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
+def remeasured_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
     """Return the fields of the source row that are kept when its embedding is measured again, and the new settings.
 
     Own measures that were added to the source row are kept too, because no setting affects them.
@@ -187,9 +187,9 @@ def carried_row(job: RemeasureJob, config: RunConfig) -> dict[str, Any]:
     added = {name: code for name, code in added_code(job.source).items() if name not in again}
     measured = set(BY_NAME) | (set(job.source["own_measures"].split()) - set(added))
     kept = {name: value for name, value in job.source.items() if name not in measured}
-    reasons = parted_reasons(job.source[UNDEFINED] or "")
+    reasons = parse_reasons(job.source[UNDEFINED] or "")
     stay = {name: reasons[name] for name in (*OF_CLASSIFIER, *added) if name in reasons}
-    kept[UNDEFINED] = joined_reasons(stay) or None
+    kept[UNDEFINED] = format_reasons(stay) or None
     kept[CODE] = " ".join(added.values()) or None
     return {**kept, **_settings(config.measures), "row_id": job.row_id}
 

@@ -22,7 +22,7 @@ from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders
 
 from ..config.run import RunConfig
 from ..embedding.views import open_view
-from ..measures.catalog import UNDEFINED, joined_reasons, parted_reasons
+from ..measures.catalog import UNDEFINED, format_reasons, parse_reasons
 from ..measures.own import column_of, load_measure, spec_of
 from ..plan.job import Outcome
 from ..plan.plan import Job
@@ -37,13 +37,13 @@ from ..store.run_folder import (
 from ..store.subset_file import read_subset, subset_with_clusters
 from .attempts import Attempts, KilledWorker
 from .row_content import (
-    CEILING,
+    SUBSET_TOP1,
     RemeasureJob,
     Scored,
-    begun_row,
-    carried_row,
+    initial_row,
     lacks,
     measure_row,
+    remeasured_row,
     scored_by_classifier,
     torch_defaults_kept,
     with_own_scores,
@@ -198,7 +198,7 @@ class EntryTask(RowTask):
 
     def first_row(self) -> dict[str, Any]:
         """Return the catalogue's facts, the settings and the identities."""
-        return begun_row(self.job, self.config, self.subset_hash)
+        return initial_row(self.job, self.config, self.subset_hash)
 
     def fill(self, row: dict[str, Any], weights: Path | None) -> None:
         """Embed the images, and measure the embedding.
@@ -288,10 +288,10 @@ class EntryTask(RowTask):
         for embedding, scores, reasons in scored:
             value, reason = self.subset_top1(embedding, subset, model, weights)
             if reason:
-                reasons[CEILING] = reason
+                reasons[SUBSET_TOP1] = reason
             shared = fields | scores
-            shared |= {CEILING: value} if value is not None else {}
-            shared |= {UNDEFINED: joined_reasons(reasons)} if reasons else {}
+            shared |= {SUBSET_TOP1: value} if value is not None else {}
+            shared |= {UNDEFINED: format_reasons(reasons)} if reasons else {}
             for layer, values in embedding.by_layer().items():
                 found[layer] = values, dict(shared)
                 if layer is not None:
@@ -476,7 +476,7 @@ class RemeasureTask(RowTask):
 
     def first_row(self) -> dict[str, Any]:
         """Return the fields of the source row other than its measures."""
-        return carried_row(self.job, self.config)
+        return remeasured_row(self.job, self.config)
 
     def fill(self, row: dict[str, Any], weights: Path | None) -> None:
         """Measure the kept embedding; ``weights`` is not used."""
@@ -531,7 +531,7 @@ class OwnScoresTask(RowTask):
         if written is None or row is None:
             return None
         lacking = [column_of(one) for one in self.identities if lacks(row, one)]
-        reasons = parted_reasons(row[UNDEFINED] or "")
+        reasons = parse_reasons(row[UNDEFINED] or "")
         message = "; ".join(f"{name}: {reasons.get(name, 'no value')}" for name in lacking)
         return replace(written, ok=not lacking, message=message)
 

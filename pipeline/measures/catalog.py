@@ -166,10 +166,10 @@ ERRORS: tuple[Measure, ...] = tuple(
     for score in WITH_ERRORS
 )
 
-OF_A_ROW: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS, *ERRORS)
+ROW_MEASURES: tuple[Measure, ...] = (*DIAGNOSTICS, *MEASURES, *COMPARISONS, *DETAILS, *ERRORS)
 """All measures, in the order of a row's columns."""
 
-BY_NAME = {measure.name: measure for measure in OF_A_ROW}
+BY_NAME = {measure.name: measure for measure in ROW_MEASURES}
 
 COSTLY = frozenset({
     # As costly as all neighbours, centres and the probe together, and no better at ranking networks.
@@ -192,7 +192,7 @@ UNDEFINED = "undefined_scores"
 """The column that says why scores have no value."""
 
 
-def joined_reasons(reasons: Mapping[str, str]) -> str:
+def format_reasons(reasons: Mapping[str, str]) -> str:
     """Return the text of the ``UNDEFINED`` column: the names that share a reason, then the reason."""
     names_of: dict[str, list[str]] = {}
     for name, reason in reasons.items():
@@ -200,8 +200,8 @@ def joined_reasons(reasons: Mapping[str, str]) -> str:
     return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in names_of.items())
 
 
-def parted_reasons(text: str) -> dict[str, str]:
-    """Return the reason of each score, by name, from the text that ``joined_reasons`` wrote."""
+def parse_reasons(text: str) -> dict[str, str]:
+    """Return the reason of each score, by name, from the text that ``format_reasons`` wrote."""
     reasons: dict[str, str] = {}
     for part in filter(None, text.split("; ")):
         names, _, reason = part.partition(": ")

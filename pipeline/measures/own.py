@@ -135,7 +135,7 @@ def try_measures(specs: Sequence[str], timeout_s: float | None = None) -> None:
         raise InputError(
             f"{_measures(specs)}: the import takes longer than --model-timeout {timeout_s:g} s"
         ) from None
-    _, came_back, problem = tried.stdout.rpartition(_TOLD)
+    _, came_back, problem = tried.stdout.rpartition(_PROBLEM_MARKER)
     if not came_back:
         code = tried.returncode
         raise InputError(
@@ -145,16 +145,16 @@ def try_measures(specs: Sequence[str], timeout_s: float | None = None) -> None:
         raise InputError(problem.strip())
 
 
-_TOLD = "dsmi-zoo: tried to load measures: "
+_PROBLEM_MARKER = "dsmi-zoo: tried to load measures: "
 _TRY = """
 import json, sys
 sys.path[:], specs = json.loads(sys.argv[1])
-from dsmi_zoo.pipeline.measures.own import tell_problem
-tell_problem(specs)
+from dsmi_zoo.pipeline.measures.own import print_problem
+print_problem(specs)
 """
 
 
-def tell_problem(specs: Sequence[str]) -> None:
+def print_problem(specs: Sequence[str]) -> None:
     """Print the first problem with the measures, after any output of their modules."""
     problem = ""
     try:
@@ -164,7 +164,7 @@ def tell_problem(specs: Sequence[str]) -> None:
         problem = str(error)
     except BaseException as error:  # KeyboardInterrupt, for one
         problem = f"{_measures(specs)}: {type(error).__name__}"
-    print(f"{_TOLD}{problem}")
+    print(f"{_PROBLEM_MARKER}{problem}")
 
 
 def _measures(specs: Sequence[str]) -> str:

@@ -23,11 +23,11 @@ from .catalog import (
     BY_NAME,
     COSTLY,
     NOT_BY_DEFAULT,
-    OF_A_ROW,
+    ROW_MEASURES,
     UNDEFINED,
     Measure,
-    joined_reasons,
-    parted_reasons,
+    format_reasons,
+    parse_reasons,
 )
 from .core.arrays import is_on_host
 from .core.checks import UndefinedScore
@@ -87,10 +87,10 @@ def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, V
 def values_by_default(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, Value]:
     """Return the values of measures as ``values_of`` does, without the costly ones: ``UNDEFINED`` names those."""
     values = values_of([one for one in wanted if one.name not in COSTLY], context)
-    reasons = parted_reasons(str(values.pop(UNDEFINED, "")))
+    reasons = parse_reasons(str(values.pop(UNDEFINED, "")))
     left_out = [one for one in wanted if one.name in COSTLY and can_be_computed(one, context)]
     reasons |= {one.name: NOT_BY_DEFAULT for one in left_out}
-    return values | ({UNDEFINED: joined_reasons(reasons)} if reasons else {})
+    return values | ({UNDEFINED: format_reasons(reasons)} if reasons else {})
 
 
 def can_be_computed(measure: Measure, context: MeasureContext) -> bool:
@@ -125,7 +125,7 @@ def _in_order(wanted: Sequence[Measure], results: Results) -> dict[str, Value]:
     # The reason of a score is also that of its error, <name>_se, and of its spread, <name>_sd.
     of_scores = {name: why for name, why in reasons.items() if name[:-3] not in reasons}
     if of_scores:
-        values[UNDEFINED] = joined_reasons(of_scores)
+        values[UNDEFINED] = format_reasons(of_scores)
     return values
 
 
@@ -205,7 +205,7 @@ def measure(
     context = MeasureContext(Z, labels, image_ids, input_clusters, checked)
     if asked:
         return values_of([_askable(name, context) for name in asked], context)
-    wanted = [one for one in OF_A_ROW if one.unit != "text" and can_be_computed(one, context)]
+    wanted = [one for one in ROW_MEASURES if one.unit != "text" and can_be_computed(one, context)]
     return (values_by_default if scores == "default" else values_of)(wanted, context)
 
 
@@ -254,7 +254,7 @@ def measured(
 
     def values(Z: Any) -> dict[str, Value]:
         compute = values_of if settings.scores == "all" else values_by_default
-        return compute(OF_A_ROW, MeasureContext(Z, labels, images, clusters, settings))
+        return compute(ROW_MEASURES, MeasureContext(Z, labels, images, clusters, settings))
 
     if has_gpu():
         import torch

@@ -23,7 +23,7 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import array_sha256
 from dsmi_zoo._util.text import counted, shown
 
-from ..measures.catalog import DIAGNOSTICS, MEASURES, UNDEFINED, joined_reasons, parted_reasons
+from ..measures.catalog import DIAGNOSTICS, MEASURES, UNDEFINED, format_reasons, parse_reasons
 from ..measures.core.context import MeasureContext
 from ..measures.core.registry import Value
 from ..measures.core.settings import MeasureSettings
@@ -672,10 +672,10 @@ def _measured(
     """Compute the measures, diagnostics and baseline scores of an embedding, with the paper's settings."""
     context = MeasureContext(embedding, labels, None, clusters, MeasureSettings())
     values = values_of((*DIAGNOSTICS, *MEASURES, *SIMPLE_SCORES), context)
-    reasons = parted_reasons(str(values.pop(UNDEFINED, "")))
+    reasons = parse_reasons(str(values.pop(UNDEFINED, "")))
     # Classes too small for a standard error were reported when the monitor was made.
     of_scores = {name: why for name, why in reasons.items() if not name.endswith("_se")}
-    return values | ({UNDEFINED: joined_reasons(of_scores)} if of_scores else {})
+    return values | ({UNDEFINED: format_reasons(of_scores)} if of_scores else {})
 
 
 def _prepared(out: Path, start: int, log: Any) -> Any:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from dsmi_zoo._util.parquet import read_parquet, write_parquet
 
-from ..measures.core.hits import packed, unpacked
+from ..measures.core.hits import pack_hits, unpack_hits
 
 
 class PairHits(NamedTuple):
@@ -30,7 +30,7 @@ def write_pairs(out: Path, pairs: Sequence[PairHits]) -> None:
     columns: Mapping[str, list[str]] = {
         "first": [one.first for one in pairs],
         "second": [one.second for one in pairs],
-        "hits": [packed(one.hits) for one in pairs],
+        "hits": [pack_hits(one.hits) for one in pairs],
     }
     write_parquet(pairs_path(out), pa.table(columns))
 
@@ -48,6 +48,6 @@ def read_pairs(out: Path) -> list[PairHits]:
     try:
         table = read_parquet(pairs_path(out)).to_pydict()
         columns = zip(table["first"], table["second"], table["hits"], strict=True)
-        return [PairHits(str(one), str(two), unpacked(text)) for one, two, text in columns]
+        return [PairHits(str(one), str(two), unpack_hits(text)) for one, two, text in columns]
     except (OSError, KeyError, AttributeError, pa.ArrowException) as error:
         raise ValueError(f"unreadable: {error}") from None

@@ -10,7 +10,7 @@ import pandas as pd
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import is_accuracy, target_unit
 
-from ..measures.catalog import COMPARISONS, MEASURES, OF_A_ROW, UNDEFINED, Measure
+from ..measures.catalog import COMPARISONS, MEASURES, ROW_MEASURES, UNDEFINED, Measure
 
 __all__ = ["COLUMNS", "COLUMN_NAMES", "Column", "is_accuracy", "target_unit"]
 
@@ -76,7 +76,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("n_samples", "integer", "images", "Rows of the embedding; each repeat of an image counts."),
     Column("n_classes", "integer", "", "Classes in the subset."),
     Column("embedding_dim", "integer", "", "Columns of the embedding, d."),
-    *map(_column_of, OF_A_ROW),
+    *map(_column_of, ROW_MEASURES),
     Column("readings", "text", "", "How ambiguous input of this row was read."),
     Column(UNDEFINED, "text", "", "Scores that have no value for this embedding, each with the reason."),
     Column("own_measures", "text", "", "Names of the columns that `--measure` added, separated by spaces."),

@@ -11,7 +11,7 @@ import pandas as pd
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.datasets.names import OWN_IMAGES
 from dsmi_zoo.pipeline.config.run import Metric
-from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parse_reasons
 from dsmi_zoo.pipeline.store.record import RunRecord, SearchHistory, SubsetRecord
 
 from ..statistics.ranking import Ranked, Ranking, Separation
@@ -269,7 +269,7 @@ def _why_unranked(rows: pd.DataFrame, on: str) -> str:
         return (
             f"On {on}, none of {counted(len(rows), 'model')} was measured, so none can be chosen."
         )
-    reasons = [parted_reasons(text or "") for text in texts(measured, UNDEFINED)]
+    reasons = [parse_reasons(text or "") for text in texts(measured, UNDEFINED)]
     given = Counter(of_row["probe_accuracy"] for of_row in reasons if "probe_accuracy" in of_row)
     reason = given.most_common(1)[0][0] if given else "its rows hold none"
     return f"On {on}, no model can be ranked, because no probe accuracy has a value: {reason}."
@@ -327,7 +327,7 @@ def undefined_table(
     scores: dict[str, dict[str, None]] = {}
     models: Counter[str] = Counter()
     for text in texts(succeeded(rows), UNDEFINED):
-        of_row = parted_reasons(text or "")
+        of_row = parse_reasons(text or "")
         of_row = {name: why for name, why in of_row.items() if only is None or name in only}
         models.update(set(of_row.values()))
         for score, reason in of_row.items():

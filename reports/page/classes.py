@@ -11,7 +11,7 @@ import pandas as pd
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
-from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.scores.probe import predicted
 from dsmi_zoo.pipeline.store.record import RunRecord
@@ -81,7 +81,7 @@ def per_class(
     for one in best:
         cells = ok.iloc[place_of[one.model, one.img_size]].items()
         row = {str(name): value for name, value in cells}
-        hits = unpacked(row["probe_hits"])
+        hits = unpack_hits(row["probe_hits"])
         if len(hits) != len(images.classes):
             return None
         size = "" if one.img_size is None else f"@{one.img_size}"
@@ -136,7 +136,7 @@ def _with_confusion(
     except InputError as error:
         return replace(model, why=str(error))
     found = predictions(Z, subset, images)
-    differ = int(((found == images.classes) != unpacked(model.row["probe_hits"])).sum())
+    differ = int(((found == images.classes) != unpack_hits(model.row["probe_hits"])).sum())
     # Machines add in different orders, so an image at a decision boundary may change class.
     if differ > MAY_DIFFER * len(found):
         return replace(
@@ -244,7 +244,7 @@ def judged_images(
     if not able:
         return None
     packed = ok["probe_hits"].to_numpy()
-    hits = np.array([unpacked(packed[place_of[one.model, one.img_size]]) for one in able])
+    hits = np.array([unpack_hits(packed[place_of[one.model, one.img_size]]) for one in able])
     is_best = np.array([one.tied_for_first for one in able])
     return judge_images(images, image_names, hits, is_best, models[0].taken_for if models else None)
 

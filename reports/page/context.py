@@ -13,7 +13,7 @@ from dsmi_zoo.pipeline.measures.catalog import (
     COMPARISONS,
     SENSIBLE_DISTANCES,
     UNDEFINED,
-    parted_reasons,
+    parse_reasons,
 )
 from dsmi_zoo.pipeline.measures.own import column_of
 from dsmi_zoo.pipeline.store.record import RunRecord
@@ -301,7 +301,7 @@ def _warnings(rows: pd.DataFrame, run: RunRecord, summary: Summary, ranking: Ran
 
 def _undefined(ok: pd.DataFrame) -> list[str]:
     """Return a warning on scores in % (used for ranking) that are undefined in every row, with the commonest reason."""
-    reasons = [parted_reasons(text or "") for text in texts(ok, UNDEFINED)]
+    reasons = [parse_reasons(text or "") for text in texts(ok, UNDEFINED)]
     names_of: dict[str, list[str]] = {}
     for score in COMPARISONS:
         given = Counter(of_row[score.name] for of_row in reasons if score.name in of_row)
@@ -376,7 +376,7 @@ def _lacking(ok: pd.DataFrame, name: str) -> str:
     lacking = np.flatnonzero(~np.isfinite(numbers))
     if not len(lacking):
         return ""
-    why = Counter(parted_reasons(reasons[i] or "").get(name, _NOT_YET) for i in lacking)
+    why = Counter(parse_reasons(reasons[i] or "").get(name, _NOT_YET) for i in lacking)
     (reason, _), *more = why.most_common()
     further = f" (and {counted(len(more), 'other reason')})" if more else ""
     return f"No value for {len(lacking)} of {counted(len(ok), 'model')}: {reason}{further}."

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dsmi_zoo._util.errors import DamagedFile
 from dsmi_zoo._util.text import counted
-from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 from dsmi_zoo.pipeline.store.pairs import PairHits, pairs_path, read_pairs
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 
@@ -38,7 +38,7 @@ def pairs_of(rows: pd.DataFrame, quantity: Quantity, folder: Path) -> Pairs | No
     ok = succeeded(own_rows(rows))
     ok = ok[ok["probe_hits"].notna()]
     name_of = dict(zip(ok["row_id"], labels(ok), strict=True))
-    singles = dict(zip(labels(ok), map(unpacked, ok["probe_hits"]), strict=True))
+    singles = dict(zip(labels(ok), map(unpack_hits, ok["probe_hits"]), strict=True))
     found = [
         PairHits(name_of[one.first], name_of[one.second], one.hits)
         for one in stored

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.datasets.class_order import LEFT_EMPTY, OPTION
-from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, parse_reasons
 from dsmi_zoo.pipeline.store.record import (
     NO_TIME,
     RunRecord,
@@ -60,7 +60,7 @@ def warnings_of_images(subset: SubsetRecord, rows: pd.DataFrame) -> list[str]:
     account = subset.account
     if account is None:
         return []
-    reasons = [parted_reasons(text or "").get(CEILING, "") for text in texts(rows, UNDEFINED)]
+    reasons = [parse_reasons(text or "").get(CEILING, "") for text in texts(rows, UNDEFINED)]
     depends_on_order = any(OPTION in reason for reason in reasons)
     warnings = [
         f"{reading}."
@@ -77,7 +77,7 @@ def warnings_of_ceiling(rows: pd.DataFrame) -> list[str]:
     rows = succeeded(rows)
     reasons = {}
     for model, text in zip(rows["model"], texts(rows, UNDEFINED), strict=True):
-        of_row = parted_reasons(text or "")
+        of_row = parse_reasons(text or "")
         if CEILING in of_row:
             reasons[model] = of_row[CEILING]
     if not reasons:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 
 from .correlation import holm
 from .paired import two_sided_p
@@ -36,7 +36,7 @@ def ranked_finalists(rows: pd.DataFrame, quantity: Quantity) -> list[Finalist]:
     """Return all models by decreasing ``quantity``; the choice of the static ranker is marked."""
     rows = succeeded(own_rows(rows))
     rows = rows[rows["probe_hits"].notna()]
-    accuracy = np.array([quantity.value(unpacked(text)) for text in rows["probe_hits"]])
+    accuracy = np.array([quantity.value(unpack_hits(text)) for text in rows["probe_hits"]])
     order = np.argsort(-accuracy, kind="stable")
     rows, accuracy = rows.iloc[order], accuracy[order]
     column, chosen = _static_choice(rows)
@@ -159,10 +159,10 @@ def after_tuning(
     masks = [row["held_out"] for row in ok.values()]
     commonest = max(masks, key=masks.count)
     ok = {row_id: row for row_id, row in ok.items() if row["held_out"] == commonest}
-    held = unpacked(commonest)
+    held = unpack_hits(commonest)
     classes = None if quantity.classes is None else quantity.classes[held]
     here = Quantity(quantity.metric, classes, quantity.baseline)
-    hits = {row_id: unpacked(row["finetuned_hits"]) for row_id, row in ok.items()}
+    hits = {row_id: unpack_hits(row["finetuned_hits"]) for row_id, row in ok.items()}
     order = sorted(ok, key=lambda row_id: (-here.value(hits[row_id]), known[row_id].place))
     weights = here.weights(int(held.sum()))
     p = two_sided_p(hits[order[0]], np.array([hits[row_id] for row_id in order]), weights)

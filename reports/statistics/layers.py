@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 
 from .correlation import holm
 from .paired import two_sided_p
@@ -171,7 +171,7 @@ def _hits(part: pd.DataFrame) -> tuple[list[str | None], np.ndarray] | None:
     layers = texts(known, "layer")
     if None not in layers or len(layers) < 2:
         return None
-    return layers, np.array([unpacked(text) for text in known["probe_hits"]])
+    return layers, np.array([unpack_hits(text) for text in known["probe_hits"]])
 
 
 def _best(

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from dsmi_zoo.pipeline.config.run import Metric
-from dsmi_zoo.pipeline.measures.core.hits import unpacked, wilson_limits
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits, wilson_limits
 
 from .paired import two_sided_p
 from .sample import COSTS, known_number, names, own_rows, succeeded, values
@@ -175,7 +175,7 @@ def rank(rows: pd.DataFrame, quantity: Quantity = ACCURACY) -> Ranking:
     accuracy = np.where(rows["probe_hits"].notna(), values(rows, "probe_accuracy"), np.nan)
     rows = rows[np.isfinite(accuracy)]
     accuracy = accuracy[np.isfinite(accuracy)]
-    hits = [unpacked(text) for text in rows["probe_hits"]]
+    hits = [unpack_hits(text) for text in rows["probe_hits"]]
     if quantity.metric != "accuracy":
         accuracy = np.array([quantity.value(of_model) for of_model in hits])
     order = np.argsort(-accuracy, kind="stable")

@@ -24,7 +24,7 @@ from torch.utils.data import (
 
 import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.pipeline.measures.catalog import COSTLY, OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import COSTLY, ROW_MEASURES
 
 torch.manual_seed(0)
 IMAGES = torch.randn(24, 3, 32, 32)
@@ -95,7 +95,7 @@ def test_measure_gives_every_value_of_a_row(small_run) -> None:
         scores="default",
     )
     assert {name: row[name] for name in values} == values
-    numbers = {one.name for one in OF_A_ROW if one.unit != "text"}
+    numbers = {one.name for one in ROW_MEASURES if one.unit != "text"}
     assert set(values) == numbers - COSTLY | {"undefined_scores"}
 
 

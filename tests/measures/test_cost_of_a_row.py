@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from dsmi_zoo.pipeline.measures import measure
-from dsmi_zoo.pipeline.measures.catalog import COSTLY, OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import COSTLY, ROW_MEASURES
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.registry import COMPUTATIONS
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
@@ -21,7 +21,7 @@ def test_no_column_of_a_default_row_costs_four_times_what_dse_costs() -> None:
     context = MeasureContext(Z, labels, None, clusters, MeasureSettings())
     spent = {}
     with one_blas_thread():
-        for one in (one for one in OF_A_ROW if one.name not in COSTLY):
+        for one in (one for one in ROW_MEASURES if one.name not in COSTLY):
             begun = time.process_time()
             COMPUTATIONS[one.name].result(context)
             spent[one.name] = time.process_time() - begun

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.measures.catalog import (
     BY_NAME,
-    OF_A_ROW,
+    ROW_MEASURES,
     UNDEFINED,
-    joined_reasons,
-    parted_reasons,
+    format_reasons,
+    parse_reasons,
 )
 
 GENTLE = settings(max_examples=60, deadline=None)
@@ -75,7 +75,7 @@ def degenerate(kind, classes, n, scale=1.0, repeats=1, seed=0):
 def measured(Z, y, images, clusters):
     """Return the values and the reasons of every score that can be asked for."""
     values = measure(Z, y, scores=BY_NAME, image_ids=images, input_clusters=clusters)
-    return values, parted_reasons(values.pop(UNDEFINED, ""))
+    return values, parse_reasons(values.pop(UNDEFINED, ""))
 
 
 def lacking_a_reason(values, reasons):
@@ -112,8 +112,8 @@ def test_every_score_has_a_value_or_a_reason(kind, classes, n, scale, repeats, s
 def test_without_labels_every_score_has_a_value_or_a_reason(kind, n, seed):
     Z, _, _ = degenerate(kind, "balanced", n, seed=seed)
     values = measure(Z)
-    reasons = parted_reasons(values.pop(UNDEFINED, ""))
-    unlabelled = {one.name for one in OF_A_ROW if one.needs == "embedding"}
+    reasons = parse_reasons(values.pop(UNDEFINED, ""))
+    unlabelled = {one.name for one in ROW_MEASURES if one.needs == "embedding"}
     known = values.keys() | reasons.keys()
     assert {name for name in unlabelled - known if name[:-3] not in reasons} == set()
     assert known <= unlabelled
@@ -129,7 +129,7 @@ def test_a_score_alone_has_the_value_or_the_reason_it_has_among_all(kind, classe
         if name in values:
             assert alone == {name: values[name]}
         else:
-            assert parted_reasons(alone[UNDEFINED])[name] == reasons[name]
+            assert parse_reasons(alone[UNDEFINED])[name] == reasons[name]
 
 
 @pytest.mark.parametrize("same", [86, 90, 119])
@@ -138,7 +138,7 @@ def test_most_rows_the_same_leave_all_scores_but_those_of_directions(same):
     Z, y = generator.normal(size=(120, 64)), np.repeat([0, 1, 2], 40)
     Z[:same] = Z[0]
     values = measure(Z, y)
-    reasons = parted_reasons(values[UNDEFINED])
+    reasons = parse_reasons(values[UNDEFINED])
     assert reasons["dsmi_z_y_angular"] == "the median distance of the directions is 0"
     assert {"dse_z", "dsmi_z_y", "logme", "h_score", "probe_accuracy", "rankme"} <= values.keys()
 
@@ -154,7 +154,7 @@ def test_classes_too_small_for_standard_errors_are_counted_once():
     Z, y, _ = degenerate("as drawn", "pairs", 40)
     values = measure(Z, y)
     text = values[UNDEFINED]
-    reasons = parted_reasons(text)
+    reasons = parse_reasons(text)
     few = "20 of 20 classes have fewer than 4 images, too few for a standard error"
     assert text.count(few) == 1
     assert {name for name, reason in reasons.items() if reason == few} >= {
@@ -165,6 +165,6 @@ def test_classes_too_small_for_standard_errors_are_counted_once():
 
 def test_reasons_are_read_back_as_they_were_written():
     reasons = {"a": "too few: 3", "b_se": "none", "c": "too few: 3"}
-    assert joined_reasons(reasons) == "a, c: too few: 3; b_se: none"
-    assert parted_reasons(joined_reasons(reasons)) == reasons
-    assert parted_reasons("a: one; b: one") == {"a": "one", "b": "one"}  # of earlier versions
+    assert format_reasons(reasons) == "a, c: too few: 3; b_se: none"
+    assert parse_reasons(format_reasons(reasons)) == reasons
+    assert parse_reasons("a: one; b: one") == {"a": "one", "b": "one"}  # of earlier versions

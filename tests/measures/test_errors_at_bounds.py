@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsmi_zoo.pipeline.measures import measure
-from dsmi_zoo.pipeline.measures.catalog import parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import parse_reasons
 from dsmi_zoo.pipeline.measures.core.hits import Z95, error_of_share, wilson_interval
 from dsmi_zoo.pipeline.measures.core.registry import SAME_IN_HALVES
 
@@ -41,7 +41,7 @@ def test_a_score_that_all_halves_share_has_no_error_but_a_reason() -> None:
     values = both("cse_z", *drawn(0))
     assert values["cse_z"] == pytest.approx(np.log2(300))
     assert "cse_z_se" not in values
-    assert parted_reasons(values["undefined_scores"]) == {"cse_z_se": SAME_IN_HALVES}
+    assert parse_reasons(values["undefined_scores"]) == {"cse_z_se": SAME_IN_HALVES}
 
 
 def test_a_saturated_entropy_has_no_error_but_a_reason() -> None:
@@ -49,7 +49,7 @@ def test_a_saturated_entropy_has_no_error_but_a_reason() -> None:
     assert both("dse_z", Z, labels)["dse_z_se"] > 1e-3
     for scale in (1e-3, 10):
         values = both("dse_z", scale * Z, labels)
-        reasons = parted_reasons(values["undefined_scores"])
+        reasons = parse_reasons(values["undefined_scores"])
         assert reasons["dse_z_se"].startswith("the entropy is within 0.1 bit of a bound")
 
 

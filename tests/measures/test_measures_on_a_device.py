@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure
-from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import ROW_MEASURES
 from dsmi_zoo.pipeline.measures.core import conversion
 from dsmi_zoo.pipeline.measures.core import distances as distances_module
 from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
@@ -41,7 +41,8 @@ def on_strict_device(Z):
 def values(Z, example, **settings):
     _, labels, images, clusters = example
     return values_of(
-        OF_A_ROW, MeasureContext(Points(Z), labels, images, clusters, MeasureSettings(**settings))
+        ROW_MEASURES,
+        MeasureContext(Points(Z), labels, images, clusters, MeasureSettings(**settings)),
     )
 
 
@@ -73,7 +74,7 @@ def test_every_measure_has_the_same_value_on_a_device(place, repeats):
     expected = values(data[0].copy(), data)
     undefined = {"cse_z_se", "csmi_z_y_se", "dsmi_z_y_knn_se"}
     undefined |= {"lidar", "lidar_se"} if repeats == 1 else set()
-    assert {one.name for one in OF_A_ROW} - expected.keys() == undefined
+    assert {one.name for one in ROW_MEASURES} - expected.keys() == undefined
     assert_same(values(place(data[0]), data), expected)
 
 

@@ -17,7 +17,7 @@ from dsmi_zoo.pipeline.measures import (
     shannon_entropy,
     shannon_mutual_information,
 )
-from dsmi_zoo.pipeline.measures.catalog import BY_NAME, OF_A_ROW, UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import BY_NAME, ROW_MEASURES, UNDEFINED, parse_reasons
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.registry import COMPUTATIONS
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
@@ -26,7 +26,7 @@ from dsmi_zoo.pipeline.measures.own import load_measure
 from dsmi_zoo.pipeline.measures.run import values_of
 
 WITH_REPEATS = {"lidar", "lidar_se"}
-NAMES = {one.name for one in OF_A_ROW if one.unit != "text"} - WITH_REPEATS | {UNDEFINED}
+NAMES = {one.name for one in ROW_MEASURES if one.unit != "text"} - WITH_REPEATS | {UNDEFINED}
 WITH_INPUTS = {"dsmi_z_x", "csmi_z_x", "dsmi_z_x_se", "csmi_z_x_se"}
 
 
@@ -222,7 +222,7 @@ def test_information_about_one_class_is_refused_in_one_line(information):
 
 def test_labels_of_one_class_leave_the_scores_that_need_none():
     values, without = measure(Z, [3] * 6, input_clusters=[1] * 6), measure(Z)
-    reasons, known = (parted_reasons(some.pop("undefined_scores")) for some in (values, without))
+    reasons, known = (parse_reasons(some.pop("undefined_scores")) for some in (values, without))
     assert values == without
     assert reasons["logme"] == "labels make one class only, pass two or more"
     assert reasons["csmi_z_x"] == "input_clusters make one class only, pass two or more"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from dsmi_zoo.pipeline.measures import diffusion_spectral_mutual_information, measure
-from dsmi_zoo.pipeline.measures.catalog import OF_A_ROW
+from dsmi_zoo.pipeline.measures.catalog import ROW_MEASURES
 from dsmi_zoo.pipeline.measures.core.distances import as_points
 from dsmi_zoo.pipeline.measures.core.halves import error_over_halves, random_halves
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
@@ -104,7 +104,9 @@ def test_the_names_of_classes_and_images_do_not_matter():
 def test_the_error_of_no_score_is_far_from_its_spread_over_fresh_samples(separation, scale):
     """Quarters of the images stated a fifth of some. Trees of half the points say too little: not the MST dimension."""
     samples = [sample(seed, size=24, separation=separation, scale=scale) for seed in range(40)]
-    names = [one.name for one in OF_A_ROW if one.needs != "input_clusters" and one.unit != "text"]
+    names = [
+        one.name for one in ROW_MEASURES if one.needs != "input_clusters" and one.unit != "text"
+    ]
     names = [name for name in names if not name.startswith("logistic_probe")]  # a closed form
     quick = {"null_permutations": 1, "repetitions": 2}
     # An error costs as much as eight values and varies less: that of every other sample is enough.

@@ -12,7 +12,7 @@ from test_transferability import ACCURACIES, SHAPES, example, transferability, w
 
 from dsmi_zoo.pipeline.measures.core.checks import order_of_appearance
 from dsmi_zoo.pipeline.measures.core.distances import Points
-from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 from dsmi_zoo.pipeline.measures.scores.neighbours import neighbour_hits
 from dsmi_zoo.pipeline.measures.scores.probe import PENALTIES
 
@@ -35,7 +35,7 @@ def share_of_neighbours(Z, y, images=None, k=10):
 
 def hits_of_probe(Z, y, **images):
     """Whether the probe classifies each image correctly."""
-    return unpacked(value_of("probe_hits", Z, y, **images))
+    return unpack_hits(value_of("probe_hits", Z, y, **images))
 
 
 def left_out(classifier, Z, y, images):
@@ -151,7 +151,7 @@ def test_repeats_of_an_image_never_help_to_recognise_it(seed):
     y = rng.permutation(np.arange(200) % 4)[images]
     scores = transferability(Z, y, image_ids=images)
     assert all(10 < scores[name] < 37 for name in ACCURACIES), scores
-    assert len(unpacked(scores["probe_hits"])) == 200
+    assert len(unpack_hits(scores["probe_hits"])) == 200
     # What one would believe who takes repeats for images.
     assert share_of_neighbours(Z, y, k=1) == 100
     assert hits_of_probe(Z, y).mean() > 0.45

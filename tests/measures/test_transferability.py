@@ -12,10 +12,10 @@ from scipy.optimize import minimize
 from scipy.stats import binomtest, multivariate_normal, ortho_group
 from sklearn.covariance import LedoitWolf, ledoit_wolf_shrinkage
 
-from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DETAILS, UNDEFINED, parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DETAILS, UNDEFINED, parse_reasons
 from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
-from dsmi_zoo.pipeline.measures.core.hits import packed, unpacked, wilson_interval
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits, unpack_hits, wilson_interval
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.run import values_of
 
@@ -161,7 +161,7 @@ def test_a_row_has_every_score_by_its_columns_name_and_the_probes_interval():
     Z, y, images = with_repeats()
     scores = transferability(Z, y, image_ids=images)
     assert set(scores) == SCORES | PROBE
-    hits = unpacked(scores["probe_hits"])
+    hits = unpack_hits(scores["probe_hits"])
     assert scores["probe_accuracy"] == 100 * hits.mean()
     interval = binomtest(int(hits.sum()), 24).proportion_ci(method="wilson")
     assert (scores["probe_low"], scores["probe_high"]) == pytest.approx(
@@ -188,7 +188,7 @@ def test_a_class_with_one_image_has_a_reason_for_no_accuracies_and_keeps_the_res
     y = ["a", "a", "a", "a", "b", "b", "b", "b", "c; d"]
     scores = transferability(Z, y)
     assert set(scores) == (SCORES - ACCURACIES) | {UNDEFINED}
-    reasons = parted_reasons(scores[UNDEFINED])
+    reasons = parse_reasons(scores[UNDEFINED])
     assert reasons.keys() == ACCURACIES | PROBE
     assert set(reasons.values()) == {
         "class c, d has one image (row 8), an accuracy needs two images of each class"
@@ -196,9 +196,9 @@ def test_a_class_with_one_image_has_a_reason_for_no_accuracies_and_keeps_the_res
     y[3] = "c; d"
     assert set(transferability(Z, y)) == SCORES | PROBE
     repeats = ["1.png", "2.png", "3.png", "4.png", "5.png", "6.png", "7.png", "8.png", "4.png"]
-    of_one = parted_reasons(transferability(Z, y, image_ids=repeats)[UNDEFINED])
+    of_one = parse_reasons(transferability(Z, y, image_ids=repeats)[UNDEFINED])
     assert "class c, d has one image (4.png)" in of_one["probe_accuracy"]
-    of_all = parted_reasons(transferability(Z, range(9))[UNDEFINED])
+    of_all = parse_reasons(transferability(Z, range(9))[UNDEFINED])
     assert "9 of 9 classes have one image, such as 0 (row 0)" in of_all["probe_accuracy"]
 
 
@@ -275,8 +275,8 @@ def test_the_order_of_the_rows_changes_no_score(shape):
     Z, y = example(n, d, 3, seed=seed)
     order = np.random.default_rng(seed).permutation(n)
     before, after = transferability(Z, y), transferability(Z[order], y[order])
-    hits = unpacked(before["probe_hits"])[order]
-    assert_array_equal(unpacked(after["probe_hits"]), hits)
+    hits = unpack_hits(before["probe_hits"])[order]
+    assert_array_equal(unpack_hits(after["probe_hits"]), hits)
     assert_agree(after, before)
 
 
@@ -321,4 +321,4 @@ def test_the_interval_is_wilsons(case):
 @settings(max_examples=50)
 @given(st.lists(st.booleans(), min_size=1, max_size=100))
 def test_hits_survive_being_packed(hits):
-    assert unpacked(packed(np.array(hits))).tolist() == hits
+    assert unpack_hits(pack_hits(np.array(hits))).tolist() == hits

@@ -20,7 +20,7 @@ from dsmi_zoo import embedding
 from dsmi_zoo.data_catalog.datasets.base import NOTHING_LEFT_OUT
 from dsmi_zoo.data_catalog.datasets.class_order import ClassOrders, orders_by_name, with_open_order
 from dsmi_zoo.data_catalog.models.entry import ModelEntry, Preprocessing
-from dsmi_zoo.pipeline.measures.catalog import joined_reasons
+from dsmi_zoo.pipeline.measures.catalog import format_reasons
 from dsmi_zoo.pipeline.networks.timm import loading_code
 from dsmi_zoo.pipeline.store.record import NO_TIME, Dropped, RunRecord, SearchHistory, SearchStage
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, rows_frame
@@ -192,7 +192,7 @@ def test_own_images_have_the_choice_page_without_any_accuracy_and_its_reasons(
     rows = with_accuracies().assign(
         probe_accuracy=np.nan,
         probe_hits=None,
-        undefined_scores=joined_reasons({"probe_accuracy": reason, "gbc": "too few"}),
+        undefined_scores=format_reasons({"probe_accuracy": reason, "gbc": "too few"}),
     )
     page, summary = said(rows, on("imagefolder"), tmp_path / "single")
     assert "<h1>Which model suits “some photos”?</h1>" in page

@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from dsmi_zoo._util.files import array_sha256
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
-from dsmi_zoo.pipeline.measures.core.hits import packed, wilson_interval
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits, wilson_interval
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.scores.probe import hits
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
@@ -49,7 +49,7 @@ def run_of(out: Path, k: int, models: int = 2) -> tuple[pd.DataFrame, RunRecord]
             "model": entry.model, "img_size": 64, "status": "ok", "own_measures": "", "architecture": entry.model,
             "row_id": entry.row_id, "embedding_id": "e", "embedding_sha256": array_sha256(Z),
             "n_samples": len(labels), "embedding_dim": 2, "probe_accuracy": 100 * right.mean(), "probe_low": low,
-            "probe_high": high, "probe_hits": packed(right), "dsmi_z_y": 0.5, "versions": "{}",
+            "probe_high": high, "probe_hits": pack_hits(right), "dsmi_z_y": 0.5, "versions": "{}",
             "finished_at": pd.Timestamp("2026-01-01", tz="UTC"),
         })  # fmt: skip
         entries.append(entry)

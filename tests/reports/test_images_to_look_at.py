@@ -14,7 +14,7 @@ from test_classes import PER_CLASS, run_of
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.runs.conclude import Thumbnails, report
 from dsmi_zoo.pipeline.config.run import SubsetSettings
-from dsmi_zoo.pipeline.measures.core.hits import packed, unpacked
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits, unpack_hits
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.statistics.classes import Images, judge_images
@@ -41,9 +41,9 @@ def with_hits(rows: pd.DataFrame, number: int, right: bool) -> pd.DataFrame:
     """Return the rows with the first ``number`` images recognised, or not, by all models."""
     changed = []
     for text in rows["probe_hits"]:
-        hits = unpacked(text).copy()
+        hits = unpack_hits(text).copy()
         hits[:number] = right
-        changed.append(packed(hits))
+        changed.append(pack_hits(hits))
     return rows.assign(probe_hits=changed)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from run_records import record_of
 
 from dsmi_zoo.pipeline.measures.catalog import DIAGNOSTICS, MEASURES
-from dsmi_zoo.pipeline.measures.core.hits import packed
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits
 from dsmi_zoo.pipeline.monitor.file import NUMBERS, write_monitor
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.figures.scatter import ranking_scatter
@@ -39,7 +39,7 @@ NUMBER_COLUMNS = (
     "sigma",
     "epoch",
 )
-HITS = packed(np.arange(20) % 3 == 0)
+HITS = pack_hits(np.arange(20) % 3 == 0)
 
 
 def odd_row(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.jobs.tools.pairs import pair_models
-from dsmi_zoo.pipeline.measures.core.hits import unpacked
+from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 from dsmi_zoo.pipeline.measures.scores.probe import comparable, pair_hits
 from dsmi_zoo.pipeline.store.pairs import PairHits, pairs_path, read_pairs, write_pairs
 from dsmi_zoo.pipeline.store.run_folder import read_results
@@ -49,7 +49,7 @@ def test_a_pair_is_the_probe_on_both_embeddings_of_equal_variance() -> None:
     both = np.hstack([(Z - Z.mean(0)) / np.sqrt(Z.var(0).sum()) for Z in (first, second)])
     text = dsmi_zoo.measure(both, LABELS, scores=("probe_hits",))["probe_hits"]
     ours = pair_hits(comparable(first), comparable(second), LABELS, IMAGES)
-    np.testing.assert_array_equal(ours, unpacked(str(text)))
+    np.testing.assert_array_equal(ours, unpack_hits(str(text)))
 
 
 def test_a_partner_gains_what_it_sees_and_nothing_by_itself_or_shuffled() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from run_records import record_of
 
-from dsmi_zoo.pipeline.measures.core.hits import packed
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.statistics.layers import GRID, depths, of_family
@@ -29,7 +29,7 @@ def row(model: str, layer: str | None, right: int, **fields: Any) -> dict[str, A
         "status": "ok", "own_measures": "", "versions": "{}", "finished_at": pd.Timestamp("2026-01-01", tz="UTC"),
         "architecture": model, "family": model[0], "n_samples": IMAGES, "n_classes": 10, "embedding_dim": 8,
         "top1": 60.0 + right / 20, "dse_z": 1 + right / 100, "dsmi_z_y": right / IMAGES, "neighbour_accuracy": 50.0,
-        "probe_accuracy": 100 * right / IMAGES, "probe_low": 1.0, "probe_high": 99.0, "probe_hits": packed(hits),
+        "probe_accuracy": 100 * right / IMAGES, "probe_low": 1.0, "probe_high": 99.0, "probe_hits": pack_hits(hits),
     } | fields  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_the_best_of_many_layers_of_noise_is_not_flattered_on_other_images() -> 
     rows = [row("a", None, 0)] + [row("a", f"l{i}", 0, layer_depth=i / 99) for i in range(60)]
     for one in rows:
         hits = rng.random(IMAGES) < 0.5
-        one |= {"probe_hits": packed(hits), "probe_accuracy": 100 * hits.mean()}
+        one |= {"probe_hits": pack_hits(hits), "probe_accuracy": 100 * hits.mean()}
     (profile,) = depths(rows_frame(rows)).profiles  # type: ignore[union-attr]
     assert profile.best is not None
     assert profile.best.accuracy > 54

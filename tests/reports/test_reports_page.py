@@ -13,7 +13,7 @@ from packed_parts import unpacked
 from run_records import record_of
 
 from dsmi_zoo._util.errors import InputError
-from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, joined_reasons
+from dsmi_zoo.pipeline.measures.catalog import UNDEFINED, format_reasons
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import rows_frame, write_row, write_run
 from dsmi_zoo.reports import wording
@@ -407,7 +407,7 @@ def plain(text):
 
 def test_the_page_says_why_no_row_has_an_accuracy():
     reason = "class c9 has one image (c9/1.png), an accuracy needs two images of each class"
-    text = joined_reasons({"probe_accuracy": reason, "centre_accuracy": reason, "gbc": "other"})
+    text = format_reasons({"probe_accuracy": reason, "centre_accuracy": reason, "gbc": "other"})
     rows = pd.DataFrame({UNDEFINED: [text] * 12})
     assert _undefined(rows) == [
         f"centre_accuracy, probe_accuracy are undefined in 12 of 12 rows: {reason}."

@@ -16,7 +16,7 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from dsmi_zoo.pipeline.measures.core.hits import packed, wilson_interval
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits, wilson_interval
 from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.reports.page.build import write_page
 from dsmi_zoo.reports.page.choice import ranking_lead
@@ -36,7 +36,7 @@ def row(model: str, hits: np.ndarray, **values: Any) -> dict[str, Any]:
     low, high = wilson_interval(int(hits.sum()), len(hits))
     filled = {
         "model": model, "img_size": 224, "status": "ok", "own_measures": "", "architecture": model,
-        "probe_accuracy": 100 * hits.mean(), "probe_low": low, "probe_high": high, "probe_hits": packed(hits),
+        "probe_accuracy": 100 * hits.mean(), "probe_low": low, "probe_high": high, "probe_hits": pack_hits(hits),
         "dsmi_z_y": 0.5, "dse_z": 2.0, "versions": "{}", "finished_at": pd.Timestamp("2026-01-01", tz="UTC"),
     }  # fmt: skip
     return filled | values

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import Command
 
-from dsmi_zoo.pipeline.measures.catalog import COSTLY, NOT_BY_DEFAULT, OF_A_ROW, parted_reasons
+from dsmi_zoo.pipeline.measures.catalog import COSTLY, NOT_BY_DEFAULT, ROW_MEASURES, parse_reasons
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 MODEL = "test_vit.900x5"
@@ -35,9 +35,9 @@ def test_costly_scores_are_empty_by_default_with_the_reason(small_run: Path) -> 
     rows = read_results(small_run)
     assert rows[sorted(COSTLY)].isna().all(axis=None)
     for text in rows["undefined_scores"]:
-        reasons = parted_reasons(text)
+        reasons = parse_reasons(text)
         assert {name for name, why in reasons.items() if why == NOT_BY_DEFAULT} == COSTLY
-    others = [one.name for one in OF_A_ROW if one.name not in COSTLY]
+    others = [one.name for one in ROW_MEASURES if one.name not in COSTLY]
     assert rows[others].notna().any().all()
 
 
@@ -53,7 +53,7 @@ def test_remeasure_fills_in_all_scores_beside_the_run(
     assert not after["undefined_scores"].fillna("").str.contains("--scores all").any()
     assert set(before["row_id"]).isdisjoint(after["row_id"])
     # The error of LogME has a closed form by default, and comes from halves with all scores, as it did before.
-    others = [one.name for one in OF_A_ROW if one.name not in COSTLY | {"logme_se"}]
+    others = [one.name for one in ROW_MEASURES if one.name not in COSTLY | {"logme_se"}]
     pd.testing.assert_frame_equal(before[others], after[others])
 
 

@@ -24,7 +24,7 @@ from dsmi_zoo.pipeline.config.run import RunConfig
 from dsmi_zoo.pipeline.embedding import finetune as tuning
 from dsmi_zoo.pipeline.engine.finetune import KIND, FineTuneTask
 from dsmi_zoo.pipeline.engine.workers import Workers
-from dsmi_zoo.pipeline.measures.core.hits import packed, unpacked
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits, unpack_hits
 from dsmi_zoo.pipeline.store.finetuned import read_finetuned
 from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 from dsmi_zoo.pipeline.store.subset_file import write_subset
@@ -82,10 +82,10 @@ def test_the_best_and_the_static_choice_are_tuned_once_and_the_page_says_who_win
     assert len(trainings) == 3 * len(rows)
     assert (rows["status"] == "ok").all()
     assert rows["trainings"].eq(3).all()
-    assert rows["held_out"].map(lambda text: unpacked(text).sum()).eq(images).all(), (
+    assert rows["held_out"].map(lambda text: unpack_hits(text).sum()).eq(images).all(), (
         "each image once"
     )
-    shares = [100 * unpacked(text).mean() for text in rows["finetuned_hits"]]
+    shares = [100 * unpack_hits(text).mean() for text in rows["finetuned_hits"]]
     np.testing.assert_allclose(rows["finetuned_accuracy"], shares)
     assert rows["finetuned_spread"].notna().all()
     assert (rows["minutes"] > 0).all()
@@ -215,16 +215,16 @@ def rows_of(hits: dict[str, int], n: int = 200) -> pd.DataFrame:
     table = pd.DataFrame(
         {"model": list(hits), "img_size": 32, "status": "ok", "row_id": list(hits)}
     )
-    table["probe_hits"] = [packed(np.arange(n) < right) for right in hits.values()]
+    table["probe_hits"] = [pack_hits(np.arange(n) < right) for right in hits.values()]
     table["embedding_dim"] = [8.0, *[4.0] * (len(hits) - 1)]
     return table
 
 
 def tuned(hits: dict[str, int], n: int = 200) -> dict[str, dict[str, Any]]:
-    facts = {"status": "ok", "held_out": packed(np.ones(n, dtype=bool)), "trainings": 5}
+    facts = {"status": "ok", "held_out": pack_hits(np.ones(n, dtype=bool)), "trainings": 5}
     facts |= {"finetuned_spread": 1.0, "minutes": 1.0, "peak_memory_gb": 1.0}
     return {
-        name: facts | {"finetuned_hits": packed(np.arange(n) < right)}
+        name: facts | {"finetuned_hits": pack_hits(np.arange(n) < right)}
         for name, right in hits.items()
     }
 

@@ -21,7 +21,7 @@ from dsmi_zoo.data_catalog.datasets.subset import select_subset
 from dsmi_zoo.data_catalog.models.registry import load_models
 from dsmi_zoo.jobs.runs.search import Halving, Prices, part_of_plan, stages_of
 from dsmi_zoo.pipeline.config.run import resolve_config
-from dsmi_zoo.pipeline.measures.core.hits import packed
+from dsmi_zoo.pipeline.measures.core.hits import pack_hits
 from dsmi_zoo.pipeline.plan.cost import (
     MEASURE_FIXED_S,
     MEASURE_N,
@@ -149,7 +149,7 @@ def test_a_stage_keeps_what_may_be_the_best_and_notes_what_its_caution_costs(
     rows = pd.DataFrame(
         [
             {"model": job.entry.model, "img_size": job.entry.img_size, "status": "ok", **timed,
-             "probe_hits": packed((order < share * stage.images) ^ (rng.random(stage.images) < 0.02))}
+             "probe_hits": pack_hits((order < share * stage.images) ^ (rng.random(stage.images) < 0.02))}
             for job, share in zip(jobs, shares, strict=False)
         ]
     )  # fmt: skip

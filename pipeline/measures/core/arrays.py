@@ -37,7 +37,7 @@ def to_host(array: Array) -> NDArray[Any]:
     return np.asarray(array_api_compat.to_device(array, host))
 
 
-def beside(values: NDArray[Any], array: Array) -> Array:
+def as_array_like(values: NDArray[Any], array: Array) -> Array:
     """Return NumPy values as an array of the same library, and on the same device, as ``array``."""
     if is_on_host(array):
         return values
@@ -48,7 +48,7 @@ def beside(values: NDArray[Any], array: Array) -> Array:
 
 def rows_of(array: Array, indices: NDArray[np.int64]) -> Array:
     """Return the rows [k, ...] of an array [n, ...] with these indices."""
-    return namespace(array).take(array, beside(indices, array), axis=0)
+    return namespace(array).take(array, as_array_like(indices, array), axis=0)
 
 
 def stacked_rows(matrix: Array, rows: NDArray[np.int64]) -> Array:
@@ -60,16 +60,16 @@ def block_of(matrix: Array, indices: NDArray[np.int64]) -> Array:
     """Return the rows and columns [k, k] of a matrix [n, n] with these indices, int64 [k]."""
     if is_on_host(matrix):
         return matrix[np.ix_(indices, indices)]
-    return namespace(matrix).take(rows_of(matrix, indices), beside(indices, matrix), axis=1)
+    return namespace(matrix).take(rows_of(matrix, indices), as_array_like(indices, matrix), axis=1)
 
 
-def narrowed(array: Array) -> Array:
+def as_float32(array: Array) -> Array:
     """Return the array as float32."""
     xp = namespace(array)
     return xp.astype(array, xp.float32)
 
 
-def widened(array: Array) -> Array:
+def as_float64(array: Array) -> Array:
     """Return the array as float64."""
     xp = namespace(array)
     return xp.astype(array, xp.float64)
@@ -98,7 +98,7 @@ def set_diagonal(matrix: Array, value: float) -> None:
         np.fill_diagonal(matrix, value)
         return
     numbers = np.arange(matrix.shape[0])
-    matrix[beside(numbers[:, None] == numbers, matrix)] = value
+    matrix[as_array_like(numbers[:, None] == numbers, matrix)] = value
 
 
 def times_power_of_two(values: Array, exponent: int) -> Array:
@@ -121,13 +121,13 @@ def group_sums(values: Array, groups: NDArray[np.int64]) -> Array:
         ends = np.concatenate([[0], np.cumsum(np.bincount(groups))])
         return csr_array((np.ones(n), by_group, ends), shape=(count, n)) @ values
     members = np.arange(count)[:, None] == groups
-    return namespace(values).astype(beside(members, values), values.dtype) @ values
+    return namespace(values).astype(as_array_like(members, values), values.dtype) @ values
 
 
 def group_means(values: Array, groups: NDArray[np.int64]) -> Array:
     """Return the mean of the rows of ``values`` [n, d] in each group 0, 1, ..., none of them empty: [groups, d]."""
     sizes = np.bincount(groups).astype(np.float64)
-    return group_sums(values, groups) / beside(sizes[:, None], values)
+    return group_sums(values, groups) / as_array_like(sizes[:, None], values)
 
 
 def largest_eigenvalue(matrix: Array) -> float:

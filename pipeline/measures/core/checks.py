@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsmi_zoo._util.errors import InputError
 
-from .arrays import Array, is_on_host, namespace, to_host, widened
+from .arrays import Array, as_float64, is_on_host, namespace, to_host
 from .conversion import (
     NUMBERS,
     as_array,
@@ -52,7 +52,7 @@ def as_embedding(Z: ArrayLike, name: str = "Z") -> Array:
     xp = namespace(array)
     # A wider float that does not fit becomes infinite, and is reported as such.
     with np.errstate(over="ignore"):
-        array = widened(array)
+        array = as_float64(array)
     finite = xp.isfinite(array)
     if not xp.all(finite):
         broken = to_host(~xp.all(finite, axis=1))

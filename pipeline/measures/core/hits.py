@@ -52,13 +52,13 @@ def error_of_share(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.var(values) / n + z2 / (4 * n * n)) / (1 + z2 / n))
 
 
-def packed(hits: NDArray[np.bool_]) -> str:
+def pack_hits(hits: NDArray[np.bool_]) -> str:
     """Write hits as text: their number, then their bits as hexadecimal digits."""
     return f"{len(hits)}:{np.packbits(hits).tobytes().hex()}"
 
 
-def unpacked(text: str) -> NDArray[np.bool_]:
-    """Read the hits that ``packed`` wrote."""
+def unpack_hits(text: str) -> NDArray[np.bool_]:
+    """Read the hits that ``pack_hits`` wrote."""
     count, digits = text.split(":")
     packed_bits = np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)
     return np.unpackbits(packed_bits, count=int(count)).astype(bool)

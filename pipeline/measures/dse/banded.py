@@ -14,7 +14,7 @@ WIDTH = 64  # of the band
 _BLOCK = 4 * WIDTH  # columns that are updated at a time
 
 STEP = 0.8
-"""Step of the logarithm of the shift. The error falls as exp(-2 pi^2 / step); at 0.8 it is below 3e-9 of an eigenvalue."""
+"""Step of the logarithm of the shift. The error falls as exp(-2 pi^2 / step): below 3e-9 of an eigenvalue."""
 
 # Steps to the greatest and the smallest shift, in units of the largest eigenvalue.
 _FIRST, _LAST = 15, -43

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from ..core.arrays import (
     Array,
+    as_float32,
+    as_float64,
     namespace,
-    narrowed,
     rows_of,
     smallest_of_rows,
     to_host,
-    widened,
 )
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
@@ -118,8 +118,8 @@ class KnnEntropies(SpectralEntropies):
     def _entropy(self, kernel: Array) -> float:
         normalise(kernel)
         precision = precision_for(self.settings.precision, kernel.shape[0], self.settings.t)
-        spectrum = eigenvalues(narrowed(kernel) if precision == "float32" else kernel)
-        return float(spectrum_entropy(widened(spectrum)[None, :], self.settings.t)[0])
+        spectrum = eigenvalues(as_float32(kernel) if precision == "float32" else kernel)
+        return float(spectrum_entropy(as_float64(spectrum)[None, :], self.settings.t)[0])
 
     def _kernels_of(self, squares: Array) -> Array:
         return adaptive_kernel(squares)

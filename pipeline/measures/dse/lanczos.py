@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, beside, namespace, to_host
+from ..core.arrays import Array, as_array_like, namespace, to_host
 from ..core.estimate import Estimate, Precision
 from ..core.hits import Z95
 from .operator import HELD_BYTES, DiffusionOperator, Operator
@@ -66,9 +66,11 @@ class _Top:
         xp = namespace(basis)
         inner = to_host(basis[:, 1:].T @ product)
         values, rotation = np.linalg.eigh((inner + inner.T) / 2)
-        vectors, product = (part @ beside(rotation, part) for part in (basis[:, 1:], product))
+        vectors, product = (
+            part @ as_array_like(rotation, part) for part in (basis[:, 1:], product)
+        )
         noise = to_host(operator.noise(vectors, product))
-        product -= vectors * beside(values, product)
+        product -= vectors * as_array_like(values, product)
         residuals = to_host(product.T @ product)
         basis = xp.concat([basis[:, :1], vectors], axis=1)
         return cls(basis, np.clip(values, 0, 1), residuals, noise)
@@ -130,7 +132,7 @@ class _Krylov:
         self.couplings.append(to_host(coupling))
         new -= ritz @ coupling
         if self.off_diagonal:
-            new -= beside(self.off_diagonal[-1], new) * self.last
+            new -= as_array_like(self.off_diagonal[-1], new) * self.last
         alpha = xp.sum(current * new, axis=0)
         new -= alpha * current
         beta = to_host(xp.linalg.vector_norm(new, axis=0))
@@ -139,7 +141,7 @@ class _Krylov:
         goes_on = beta > _ROUNDING * self.noise
         beta = np.where(goes_on, beta, 0)
         scale = np.where(goes_on, 1 / np.where(goes_on, beta, 1), 0)
-        self.last, self.current = current, new * beside(scale, new)
+        self.last, self.current = current, new * as_array_like(scale, new)
         self.diagonal.append(to_host(alpha))
         self.off_diagonal.append(beta)
 
@@ -240,8 +242,8 @@ def _sketch(Z: Array, generator: np.random.Generator) -> Array:
     is_held, wide = 2 * n * n <= HELD_BYTES, d + _BEYOND_LINEAR
     most = MOST_DEFLATED if is_held or wide > MAX_DEFLATED else max(wide, MOST_DEFLATED)
     count = max(MIN_DEFLATED, min(most, n // _POINTS_EACH))
-    sketch = beside(generator.standard_normal((n, count)), Z)
-    mixture = beside(generator.standard_normal((d, count)), Z)
+    sketch = as_array_like(generator.standard_normal((n, count)), Z)
+    mixture = as_array_like(generator.standard_normal((d, count)), Z)
     largest = max(float(xp.max(Z)), -float(xp.min(Z)))
     if largest > 0:
         linear = Z @ (mixture / largest)
@@ -274,7 +276,7 @@ def entropy_by_lanczos(
     xp = namespace(basis)
 
     def probes(count: int) -> Array:
-        signs = beside(generator.choice([-1.0, 1.0], size=(operator.n, count)), basis)
+        signs = as_array_like(generator.choice([-1.0, 1.0], size=(operator.n, count)), basis)
         return signs - basis @ (basis.T @ signs)
 
     for last_round in [False] * (_MAX_ROUNDS - 1) + [True]:
@@ -283,7 +285,7 @@ def entropy_by_lanczos(
         of_ritz, of_probes = product[:, :-PROBES], product[:, -PROBES:]
         top = _Top.of(operator, basis, of_ritz)
         krylov.advance(operator, top, of_probes)
-        coupling = _Tally(krylov, False, operator, top, t).coupling_error()
+        coupling = _TraceEstimate(krylov, False, operator, top, t).coupling_error()
         if last_round or coupling <= _COUPLING * tolerance:
             break
         basis = xp.linalg.qr(xp.concat([basis[:, :1], of_ritz], axis=1)).Q
@@ -292,7 +294,7 @@ def entropy_by_lanczos(
     for steps in STEPS:
         while len(krylov.diagonal) < steps:
             krylov.step(operator, top)
-        gauss, radau = (_Tally(krylov, side, operator, top, t) for side in (False, True))
+        gauss, radau = (_TraceEstimate(krylov, side, operator, top, t) for side in (False, True))
         quadrature = gauss.distance(radau) / 2
         if quadrature <= _QUADRATURE * tolerance:
             break
@@ -306,21 +308,23 @@ def entropy_by_lanczos(
         error = float(np.hypot(gauss.standard_error(), fixed))
         if error <= tolerance or fixed >= tolerance or gauss.count >= MAX_PROBES:
             return Estimate(value, error, "lanczos")
-        more = _Krylov.of(probes(_lacking(gauss.count, gauss.standard_error(), tolerance, fixed)))
+        more = _Krylov.of(
+            probes(_probes_needed(gauss.count, gauss.standard_error(), tolerance, fixed))
+        )
         while len(more.diagonal) < steps:
             more.step(operator, top)
         gauss.add(more)
         radau.add(more)
 
 
-def _lacking(count: int, error: float, tolerance: float, fixed: float) -> int:
+def _probes_needed(count: int, error: float, tolerance: float, fixed: float) -> int:
     """Return how many more vectors bring the error to nine tenths of what the tolerance leaves for it."""
     left = 0.9 * np.sqrt(tolerance**2 - fixed**2)
     needed = int(np.ceil(count * (error / left) ** 2)) - count
     return int(np.clip(needed, 8, min(MORE_PROBES, MAX_PROBES - count)))
 
 
-class _Tally:
+class _TraceEstimate:
     """Sums over the Ritz values, the rules of the probes, and the coupling of both."""
 
     def __init__(
@@ -443,7 +447,7 @@ class _Tally:
         moves = [move(x) for x in (lowest, (lowest + nodes) / 2, nodes)]
         return float(np.sum(weights * np.max(moves, axis=0)))
 
-    def distance(self, other: "_Tally") -> float:
+    def distance(self, other: "_TraceEstimate") -> float:
         """Return how far apart the entropies of two rules are, in bits, in the worst case of both traces."""
         return float(np.abs(self._slopes()) @ np.abs(self.traces() - other.traces()))
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from ..core.arrays import (
     Array,
+    as_float32,
     exponential_in_place,
     is_on_host,
     namespace,
-    narrowed,
     not_above_zero_in_place,
     rows_of,
     set_diagonal,
@@ -102,7 +102,7 @@ class DiffusionOperator:
         if self._by_narrow_distances:
             # Distances too small for the kernel's digits count as 0; tiny numbers would only cost time.
             points = xp.zeros_like(points[:, :1]) if reach < _FLOAT32_BLIND else points / sigma
-            points = narrowed(points)
+            points = as_float32(points)
             norms, ones = -xp.vecdot(points, points)[:, None] / 2, xp.ones_like(points[:, :1])
             # So that x'y - |x|^2 / 2 - |y|^2 / 2 is one product.
             self._columns = xp.concat([points, ones, norms], axis=1)

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, is_on_host, namespace, narrowed, to_host, widened
+from ..core.arrays import Array, as_float32, as_float64, is_on_host, namespace, to_host
 from ..core.distances import row_blocks
 from ..core.estimate import Precision
 from ..core.threads import in_threads, one_blas_thread
@@ -73,7 +73,7 @@ def _narrow_eigenvalues(matrix: Array) -> Array:
     """Return the float32 eigenvalues of the diffusion matrix of a kernel [n, n], which is overwritten."""
     xp = namespace(matrix)
     _, norm = _without_the_largest(matrix)
-    values = xp.clip(widened(eigenvalues(narrowed(matrix))), 0, None) * norm
+    values = xp.clip(as_float64(eigenvalues(as_float32(matrix))), 0, None) * norm
     values[0] = 1.0  # the largest, in place of the zero that its removal left
     return xp.sort(values)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, beside, namespace, rows_of, to_host
+from ..core.arrays import Array, as_array_like, namespace, rows_of, to_host
 from ..core.context import MeasureContext
 from ..core.distances import BLOCK_NUMBERS, Points, gaussian_kernel, squared_distances
 from ..core.estimate import Estimate, method_for, precision_for
@@ -181,7 +181,7 @@ class SpectralEntropies(SubsetEntropies):
         xp = namespace(squares)
         places = indices[..., :, None] * self.n + indices[..., None, :]
         flat = xp.reshape(squares, (-1,))
-        of_subsets = xp.take(flat, beside(places.reshape(-1), squares))
+        of_subsets = xp.take(flat, as_array_like(places.reshape(-1), squares))
         return self._kernels_of(xp.reshape(of_subsets, places.shape))
 
 

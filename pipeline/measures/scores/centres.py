@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, beside, group_sums, namespace, rows_of, to_host
+from ..core.arrays import Array, as_array_like, group_sums, namespace, rows_of, to_host
 from ..core.context import MeasureContext
 from ..core.distances import directions
 from ..core.hits import first_rows, most_repeats
@@ -24,10 +24,10 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
     values, classes, images = context.centred_values, context.classes, context.images
     xp = namespace(values)
     sums, sizes = group_sums(values, classes), np.bincount(classes)
-    centres = sums / beside(sizes[:, None].astype(np.float64), sums)
+    centres = sums / as_array_like(sizes[:, None].astype(np.float64), sums)
     own = classes[first_rows(images)]  # the class of each image
     left = (sizes[own] - np.bincount(images)).astype(np.float64)
-    without = (rows_of(sums, own) - group_sums(values, images)) / beside(left[:, None], sums)
+    without = (rows_of(sums, own) - group_sums(values, images)) / as_array_like(left[:, None], sums)
     # Squared distances minus |z|^2, which all classes share.
     distances = xp.vecdot(centres, centres)[None, :] - 2 * (values @ centres.T)
     along = xp.vecdot(values, rows_of(without, images))

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, beside, namespace, to_host
+from ..core.arrays import Array, as_array_like, namespace, to_host
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.distances import Points, direction_points
@@ -57,6 +57,6 @@ def _guessed(directions: Points, seed: int) -> NDArray[np.bool_]:
 def _nearest_before(squares: Array, order: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each point the nearest of those before it in an order, int64 [m]; meaningless for the first."""
     place = np.argsort(order)
-    comes_later = beside(place[None, :] >= place[:, None], squares)
+    comes_later = as_array_like(place[None, :] >= place[:, None], squares)
     xp = namespace(squares)
     return to_host(xp.argmin(xp.where(comes_later, xp.inf, squares), axis=1))

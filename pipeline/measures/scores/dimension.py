@@ -7,7 +7,7 @@ the images. Equal rows count once.
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, beside, namespace, set_diagonal, to_host
+from ..core.arrays import Array, as_array_like, namespace, set_diagonal, to_host
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.distances import Points
@@ -94,7 +94,7 @@ def two_nn_dimension(context: MeasureContext) -> float:
     others = xp.asarray(points.squares, copy=True)
     set_diagonal(others, float("inf"))
     nearest = xp.min(others, axis=1)
-    numbers = beside(np.arange(others.shape[0])[None, :], others)
+    numbers = as_array_like(np.arange(others.shape[0])[None, :], others)
     others[numbers == xp.argmin(others, axis=1)[:, None]] = float("inf")
     second = xp.min(others, axis=1)
     log_ratios = np.sort(np.log(to_host(second / nearest)) / 2)
@@ -155,11 +155,11 @@ def _tree_lengths(distances: Array, members: NDArray[np.bool_]) -> NDArray[np.fl
     members : bool [subsets, n]
     """
     xp = namespace(distances)
-    numbers = beside(np.arange(members.shape[1])[None, :], distances)
+    numbers = as_array_like(np.arange(members.shape[1])[None, :], distances)
     sizes = members.sum(axis=1)
-    outside = beside(members, distances)
+    outside = as_array_like(members, distances)
     # Each tree starts at the first member of its subset.
-    joining = beside(members.argmax(axis=1), distances)
+    joining = as_array_like(members.argmax(axis=1), distances)
     from_tree = xp.take(distances, joining, axis=0)
     lengths = xp.zeros_like(from_tree[:, 0])
     for size_of_trees in range(1, sizes.max()):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..core.arrays import beside, group_means, namespace, rows_of, to_host
+from ..core.arrays import as_array_like, group_means, namespace, rows_of, to_host
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.registry import score
@@ -38,7 +38,7 @@ def lidar(context: MeasureContext) -> float:
     points = decomposition.components
     xp = namespace(points)
     means = group_means(points, images)
-    weights = beside(np.sqrt(1 / repeats)[images][:, None], points)
+    weights = as_array_like(np.sqrt(1 / repeats)[images][:, None], points)
     deviations = weights * (points - rows_of(means, images))
     within, axes = xp.linalg.eigh(deviations.T @ deviations / len(repeats))
     variance = float(xp.sum(points * points)) / context.n

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import beside, to_host
+from ..core.arrays import as_array_like, to_host
 from ..core.context import MeasureContext
 from ..core.registry import COMPUTATIONS, score
 from ..core.threads import computed_once
@@ -57,8 +57,8 @@ def _densities_without(context: MeasureContext) -> NDArray[np.float64]:
         kept = to_host(decomposition.squares)[:, None]
         kept = kept / (kept + regression.ratios)  # [rank, classes]
         projected = to_host(decomposition.class_sums(classes)).T
-        fitted = to_host(U @ beside(kept * projected, U))
-        leverage = to_host((U * U) @ beside(kept, U))
+        fitted = to_host(U @ as_array_like(kept * projected, U))
+        leverage = to_host((U * U) @ as_array_like(kept, U))
     precision = n / regression.misfits
     left = np.maximum(1 - leverage, np.finfo(np.float64).eps)
     squared = precision * (targets - fitted) ** 2 / left

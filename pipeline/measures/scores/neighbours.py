@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, beside, namespace, smallest_of_rows, to_host
+from ..core.arrays import Array, as_array_like, namespace, smallest_of_rows, to_host
 from ..core.context import MeasureContext
 from ..core.distances import Points
 from ..core.hits import most_repeats
@@ -65,7 +65,7 @@ def _elected(
     From the squared distances [m, n]; ``own`` are the images of the m points.
     """
     xp = namespace(squares)
-    same_image = beside(own[:, None], squares) == beside(images[None, :], squares)
+    same_image = as_array_like(own[:, None], squares) == as_array_like(images[None, :], squares)
     others = xp.where(same_image, xp.inf, squares)
     nearest = smallest_of_rows(others, min(k, len(images) - 1))
     # Repeats of the same image have no vote.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..core.arrays import beside, group_means, namespace, rows_of
+from ..core.arrays import as_array_like, group_means, namespace, rows_of
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.registry import score
@@ -27,7 +27,7 @@ def within_over_between(context: MeasureContext) -> float:
     means = group_means(values, classes)
     deviations = values - rows_of(means, classes)
     within = float(xp.sum(deviations * deviations))
-    between = float(xp.sum(beside(sizes, means) * xp.vecdot(means, means)))
+    between = float(xp.sum(as_array_like(sizes, means) * xp.vecdot(means, means)))
     if between <= ROUNDING * (within + between):
         raise UndefinedScore("the means of all classes coincide")
     return within / between

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..core.arrays import Array, beside, namespace, rows_of, to_host
+from ..core.arrays import Array, as_array_like, namespace, rows_of, to_host
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.distances import directions
@@ -35,14 +35,14 @@ def parc(context: MeasureContext) -> float:
     if not same.any():
         raise UndefinedScore("no two images share a class")
     cosines = xp.round((unit @ unit.T) * 2.0**40)  # so that rounding does not order equal ones
-    alike = xp.take(xp.reshape(cosines, (-1,)), beside(pairs, values))
+    alike = xp.take(xp.reshape(cosines, (-1,)), as_array_like(pairs, values))
     ordered = xp.sort(alike)
     # Ranks run from 1/2, equal numbers share their mean rank, and the mean of all is half their number.
     spread = _spread_of_ranks(ordered)
     if spread == 0:
         raise UndefinedScore("all pairs of rows are equally unlike")
     # Sorted, because a search would jump through memory otherwise: a tenth of the time.
-    of_same = xp.sort(alike[beside(np.flatnonzero(same), alike)])
+    of_same = xp.sort(alike[as_array_like(np.flatnonzero(same), alike)])
     below = xp.searchsorted(ordered, of_same, side="left")
     up_to = xp.searchsorted(ordered, of_same, side="right")
     mean_rank = float(xp.mean(xp.astype(below + up_to, xp.float64))) / 2

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, beside, namespace, rows_of, stacked_rows, to_host
+from ..core.arrays import Array, as_array_like, namespace, rows_of, stacked_rows, to_host
 from ..core.context import MeasureContext
-from ..core.hits import most_repeats, packed, wilson_interval
+from ..core.hits import most_repeats, pack_hits, wilson_interval
 from ..core.registry import accuracy, column
 from ..core.settings import MeasureSettings
 
@@ -66,8 +66,8 @@ def _best_fit(context: MeasureContext) -> tuple[float, NDArray[np.int64]]:
     xp = namespace(squares)
     n, sizes = len(classes), np.bincount(classes)
     is_of_class = classes[:, None] == np.arange(len(sizes))
-    targets = beside(np.where(is_of_class, 1.0, -1.0), U)
-    means = beside(2 * sizes / n - 1, U)
+    targets = as_array_like(np.where(is_of_class, 1.0, -1.0), U)
+    means = as_array_like(2 * sizes / n - 1, U)
     # Projections of the targets; the -1 of every row is orthogonal to U.
     projected = 2 * decomposition.class_sums(classes).T
     least, best, predictions = np.inf, PENALTIES[0], classes
@@ -104,7 +104,7 @@ def _without_images(U: Array, images: NDArray[np.int64]) -> Callable[[Array, Arr
         solved = []
         for rows, of_rows in zip(blocks, vectors, strict=True):
             hat = 1 / n + (of_rows * shrunk) @ xp.matrix_transpose(of_rows)
-            identity = beside(np.eye(rows.shape[1]), U)
+            identity = as_array_like(np.eye(rows.shape[1]), U)
             of_block = xp.linalg.solve(identity[None, :, :] - hat, stacked_rows(residuals, rows))
             solved.append(xp.reshape(of_block, (-1, residuals.shape[1])))
         return rows_of(xp.concat(solved), back)
@@ -131,7 +131,7 @@ def probe_high(context: MeasureContext) -> float:
 @column("probe_hits", task="decomposition")
 def probe_hits(context: MeasureContext) -> str:
     """Return which images are classified correctly, as text."""
-    return packed(hits(context))
+    return pack_hits(hits(context))
 
 
 def comparable(Z: NDArray[np.floating]) -> NDArray[np.float64]:

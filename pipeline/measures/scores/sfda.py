@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ..core.arrays import (
     Array,
-    beside,
+    as_array_like,
     group_means,
     largest_eigenvalue,
     namespace,
@@ -74,7 +74,9 @@ def probabilities(context: MeasureContext) -> NDArray[np.float64]:
     means = group_means(points, classes)
     means_of_others = (namespace(means).sum(means, axis=0) - means) / (len(sizes) - 1)
     towards = rows_of(means_of_others, classes)
-    mixed = beside(confidence, points) * points + beside(1 - confidence, points) * towards
+    mixed = (
+        as_array_like(confidence, points) * points + as_array_like(1 - confidence, points) * towards
+    )
     second = _probabilities(mixed, classes, _within_scatter(mixed, classes), shrinkage, d)
     return second[samples, classes]
 
@@ -109,10 +111,12 @@ def _probabilities(
     """Return the probability of each class for each point by linear discriminant analysis, float64 [n, classes]."""
     xp, sizes = namespace(points), np.bincount(classes)
     shrunk = (1 - shrinkage) * scatter
-    shrunk += shrinkage * xp.linalg.trace(scatter) / d * beside(np.eye(scatter.shape[0]), scatter)
+    shrunk += (
+        shrinkage * xp.linalg.trace(scatter) / d * as_array_like(np.eye(scatter.shape[0]), scatter)
+    )
     means = group_means(points, classes)
     directions = xp.linalg.solve(shrunk, means.T)  # [r, classes]
-    priors = beside(np.log(sizes / len(classes)), points)
+    priors = as_array_like(np.log(sizes / len(classes)), points)
     scores = points @ directions - xp.vecdot(means, directions.T) / 2 + priors
     return _softmax(to_host(scores))
 
