@@ -1,4 +1,4 @@
-"""The account of a data set: everything found is used, or left out for a reason."""
+"""Accounts of data sets: every image found is used or left out for a reason."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Catalogues: the digits zoo's own, and files of the user's with everything that can be wrong in them."""
+"""Catalogues: the built-in digits zoo, users' files, and the errors in such files."""
 
 from pathlib import Path
 
@@ -181,7 +181,7 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.parquet").write_bytes(b"\x00\x01 nonsense")
     with pytest.raises(InputError, match="cannot be read as a catalogue"):
         load_models(tmp_path / "mine.parquet")
-    (tmp_path / "mine.csv").write_bytes(b"\xff\xfe\x00\xd8")  # begins as UTF-16
+    (tmp_path / "mine.csv").write_bytes(b"\xff\xfe\x00\xd8")  # starts like UTF-16
     with pytest.raises(InputError, match="cannot be read as a catalogue"):
         load_models(tmp_path / "mine.csv")
 

@@ -1,4 +1,4 @@
-"""Numbers of a catalogue in other units or notations: read where there is one reading, else refused in one line."""
+"""Catalogue numbers in other units or notations: read if unambiguous, else refused in one line."""
 
 import re
 from pathlib import Path

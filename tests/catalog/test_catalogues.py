@@ -1,4 +1,4 @@
-"""Catalogues of anybody's making: read right, or refused in one line with the line number; nothing else."""
+"""Arbitrary catalogues: read correctly, or refused in one line with the line number; nothing else."""
 
 import csv
 import datetime
@@ -51,7 +51,7 @@ def refused_cell(folder: Path, column: str, text: str) -> str:
 
 
 def assert_in_bounds(entry: ModelEntry) -> None:
-    """What no later part of a run is prepared for must not be in an entry."""
+    """Assert that an entry holds no value that later steps of a run cannot handle."""
     assert entry.img_size is None or 1 <= entry.img_size <= MAX_IMG_SIZE
     for text in (
         entry.model,

@@ -1,4 +1,4 @@
-"""Which output of a classifier is which class: decided by an option or a list, else left open."""
+"""The class of each classifier output: decided by an option or a list, else left open."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def images_of(root: Path, names: list[str], dataset: str = "imagefolder") -> Ima
 
 
 def perfect(ordered: list[str], names: list[str], labels: np.ndarray) -> np.ndarray:
-    """Return the outputs of a classifier whose outputs stand for the classes in this order, and that is right."""
+    """Return the predictions of a perfect classifier whose outputs are the classes in this order."""
     return np.array([ordered.index(names[label]) for label in labels])
 
 
@@ -42,10 +42,10 @@ def perfect(ordered: list[str], names: list[str], labels: np.ndarray) -> np.ndar
 def test_a_perfect_classifier_in_either_order_never_gets_a_wrong_value(
     names: list[str], data: st.DataObject
 ) -> None:
-    """torchvision, which sorts names as text, and timm, which sorts by number, trained it."""
+    """torchvision sorts class names as text, timm by number; a classifier may have either order."""
     names = sorted(names)
     text, number = names, sorted(names, key=timm.utils.misc.natural_key)
-    # Names of one key have no order in timm.
+    # timm does not order names with equal keys.
     assume(len({str(timm.utils.misc.natural_key(name)) for name in names}) == len(names))
     labels = np.array(data.draw(st.lists(st.integers(0, len(names) - 1), min_size=1)))
     orders = ClassOrders(tuple(names), orders_by_name(names))

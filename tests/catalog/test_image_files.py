@@ -1,4 +1,4 @@
-"""Folders of images: found with their classes, read right, and what is wrong said with its name."""
+"""Image folders: their classes are found, images are decoded correctly, and bad files are named."""
 
 import csv
 from collections.abc import Callable
@@ -299,7 +299,7 @@ def test_classes_are_chosen_by_name_number_or_preset(folders: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("classes", "chosen"),
     [
-        ("1", ["1"]),  # the class of that name, not the second class
+        ("1", ["1"]),  # the class named 1, not the second class
         ("dog, brown", ["dog, brown"]),
         ('"dog, brown",owl', ["dog, brown", "owl"]),
         ('"all",1', ["all", "1"]),

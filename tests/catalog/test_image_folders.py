@@ -1,4 +1,4 @@
-"""Folders of images and tables of labels of anybody's making: listed right, or refused in one line."""
+"""Arbitrary image folders and tables of labels: listed correctly or refused in one line."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ from dsmi_zoo.data_catalog.datasets.labels_file import list_labels_file
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two images, without a table."""
+    """Return a folder of two images without a table of labels."""
     for name in ("a.png", "b.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     return tmp_path
@@ -103,7 +103,7 @@ def test_a_table_is_read_alike_however_it_is_spelled(
         lines.append(f'"{cell}"{spelling["separator"]}{label}')
     text = spelling["line_end"].join(lines)
     if spelling["absolute"] and (spelling["backslashes"] or not spelling["suffixes"]):
-        return  # such paths are of another machine
+        return  # such absolute paths belong to another machine
     (root / "labels.csv").write_bytes(text.encode(spelling["encoding"]))
     names, numbers, classes = list_labels_file(root)
     assert (names, numbers.tolist(), classes) == (tuple(labels), [0, 1, 0], ["cat", "dog"])

@@ -1,4 +1,4 @@
-"""The two ImageNet tables: their rows, and what was derived for them."""
+"""The two ImageNet tables: their rows and derived columns."""
 
 import os
 import subprocess
@@ -236,8 +236,8 @@ def test_the_tag_says_whether_there_was_extra_data(
         ("vit_base_patch16_clip_224.openai_ft_in12k_in1k", 400_000_000),
         ("vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", 2_320_000_000),
         ("tf_efficientnet_b7.ns_jft_in1k", 300_000_000),
-        ("convnext_nano.in12k_ft_in1k", None),  # no source tells how many
-        ("hrnet_w18_ssld.paddle_in1k", None),  # only the network's name tells that there were more
+        ("convnext_nano.in12k_ft_in1k", None),  # no source gives the number
+        ("hrnet_w18_ssld.paddle_in1k", None),  # only the network's name shows extra data
         ("nextvit_small.bd_ssld_6m_in1k", None),
         ("vit_small_patch14_dinov2.lvd142m", None),
         ("mystery.fb", None),
@@ -291,7 +291,7 @@ def test_loading_both_tables_imports_neither_torch_nor_timm_and_is_fast() -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, imported = done.stdout.split(maxsplit=1)
     assert imported.strip() == "[]"
-    # Of a processor: two tables at most 1.5 s each, pandas' import included.
+    # Processor time: at most 1.5 s per table, including the import of pandas.
     assert float(seconds) < 3
 
 

@@ -1,4 +1,4 @@
-"""Image files of anybody's making: an RGB picture of 8 bits, or one line; and nothing in them is executed."""
+"""Arbitrary image files: read as 8-bit RGB or refused in one line, and nothing in them is executed."""
 
 import gc
 import io
@@ -54,7 +54,7 @@ def assert_picture(image: Image.Image | None) -> None:
 
 @pytest.fixture
 def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that the program ``gs`` leaves when it is started."""
+    """Return the path of a file that a fake ``gs`` writes when it is started."""
     folder, trace = tmp_path / "programs", tmp_path / "was-started"
     folder.mkdir()
     program = folder / "gs"
@@ -74,7 +74,7 @@ def test_postscript_with_the_suffix_of_a_photo_is_refused_and_not_run(
     assert not ghostscript.exists()
 
 
-# Timm leaves the file open.
+# timm leaves the file open.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_postscript_in_a_timm_data_set_is_not_run(tmp_path: Path, ghostscript: Path) -> None:
     root = tmp_path / "set"
@@ -82,7 +82,7 @@ def test_postscript_in_a_timm_data_set_is_not_run(tmp_path: Path, ghostscript: P
     (root / "validation" / "a" / "photo.jpg").write_bytes(EPS)
     images = open_timm_dataset("folder", root)
     assert "cannot be read" in refusal(lambda: images.image(0), root)
-    gc.collect()  # so that no later test is message of the file
+    gc.collect()  # else a later test gets the warning of the open file
     assert not ghostscript.exists()
 
 
@@ -188,7 +188,7 @@ def png(
 
 
 def png_of(values: np.ndarray, extra: bytes = b"") -> bytes:
-    """A PNG of 16 bits, from values [h, w, channels]."""
+    """Return a 16-bit PNG of values [h, w, channels]."""
     height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     return png(width, height, rows, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], extra)
@@ -205,7 +205,7 @@ def pgm_of(values: np.ndarray, maxval: int) -> bytes:
 
 
 def shades(values: np.ndarray, white: float) -> np.ndarray:
-    """The closed form of the shades of values, [h, w] or [h, w, 3]."""
+    """Return the 8-bit shades, in closed form, of values [h, w] or [h, w, 3]."""
     wanted = np.floor(np.minimum(values / white, 1) * 255 + 0.5)
     return wanted if wanted.ndim == 3 else np.repeat(wanted[..., None], 3, axis=-1)
 

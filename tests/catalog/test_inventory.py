@@ -1,4 +1,4 @@
-"""Folders as people have them: every file is used or left out for a reason, and copies and bad images are counted."""
+"""Realistic folders: every file is used or left out for a reason, and copies and bad images are counted."""
 
 import os
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def picture(path: Path, seed: int, format_: str | None = None) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes of four images."""
+    """Return a folder with two classes of four images."""
     for number in range(4):
         picture(tmp_path / "set" / "cat" / f"{number}.png", number)
         picture(tmp_path / "set" / "dog" / f"{number}.png", 10 + number)
@@ -89,7 +89,7 @@ def test_each_file_and_each_link_is_found_once_as_an_image_or_with_a_reason(
     found = [file.name for files in of_classes for file in files]
     assert len(found) == len(set(found))
     assert files <= set(found)
-    for of_class in of_classes:  # no image counts twice by two names
+    for of_class in of_classes:  # no image counts twice under two names
         places = [os.path.realpath(root / file.name) for file in of_class if not file.reason]
         assert len(places) == len(set(places))
     listing = list_class_folders(root)
@@ -258,7 +258,7 @@ def test_folders_as_people_have_them_are_accounted_for(
     if make is phone_export and ".heic" in suffixes():
         pytest.skip("pillow-heif is installed")
     make(root)
-    for _ in range(2):  # the second time with the notes in the cache
+    for _ in range(2):  # the second time with cached notes
         subset = chosen(root, tmp_path, skip_bad_images=True)
         assert (len(subset.labels), left_out(subset)) == (used, others)
 
@@ -312,13 +312,13 @@ def test_an_image_that_becomes_readable_is_used_though_it_was_noted_as_bad(
     subset = chosen(root, tmp_path, skip_bad_images=True)
     assert left_out(subset) == {"that cannot be decoded": 1}
     [first] = [note for note in (tmp_path / CHECKED).iterdir() if "bad" in note.read_text()]
-    first.write_text('["cat/bad.png", "cat/0.png"]')  # which an earlier version could not decode
+    first.write_text('["cat/bad.png", "cat/0.png"]')  # cat/0.png failed in an earlier version
     assert chosen(root, tmp_path, skip_bad_images=True).digest == subset.digest
     first.write_text('{"damaged"')
     assert chosen(root, tmp_path, skip_bad_images=True).digest == subset.digest
 
 
-@pytest.mark.filterwarnings("ignore:.*unclosed file")  # timm's reader leaves files to the collector
+@pytest.mark.filterwarnings("ignore:.*unclosed file")  # timm's reader closes no files
 @pytest.mark.parametrize(
     "dataset", ["imagefolder", pytest.param("timm:folder", marks=pytest.mark.long)]
 )

@@ -1,4 +1,4 @@
-"""The samples that the stages of a search take: whose frequencies they keep, and how much an image counts."""
+"""Samples for the stages of a search: class frequencies and the weight of an image."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""One white for all images of more than 8 bits: the option, what the files say, what alone fits, or a question."""
+"""The white level of images with more than 8 bits: set by --white, the files or the only fit, else an error asks."""
 
 import logging
 from pathlib import Path
