@@ -1,4 +1,4 @@
-"""Debian's Chromium, headless, for tests of pages as readers see them."""
+"""Debian's headless Chromium, for tests of rendered pages."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ const visible = () => deep(document, ".slick-row").map((row) => row.innerText.sp
 
 @contextmanager
 def chromium(downloads: Path) -> Iterator[webdriver.Chrome]:
-    """Return a browser that saves into ``downloads`` and records the console and requests of pages."""
+    """Yield a browser that saves into ``downloads`` and records the console and requests of pages."""
     options = webdriver.ChromeOptions()
     for argument in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900",
@@ -52,7 +52,7 @@ def chromium(downloads: Path) -> Iterator[webdriver.Chrome]:
 
 
 def open_page(browser: webdriver.Chrome, page: Path, *, explorer: bool = True) -> None:
-    """Open the file and wait until it is drawn; ``explorer``: whether the page has one."""
+    """Open the file and wait until it is drawn; ``explorer``: whether the page has an explorer."""
     drawn = "window.Bokeh?.documents[0]?.is_idle" if explorer else "true"
     browser.get(page.as_uri())
     WebDriverWait(browser, 60, 0.05).until(
@@ -61,7 +61,7 @@ def open_page(browser: webdriver.Chrome, page: Path, *, explorer: bool = True) -
 
 
 def ask(browser: webdriver.Chrome, code: str, *arguments: Any) -> Any:
-    """Run ``code`` in the page, where ``DEEP`` is known."""
+    """Run ``code`` in the page after the definitions of ``DEEP`` and return its result."""
     return browser.execute_script(DEEP + code, *arguments)
 
 
@@ -75,7 +75,7 @@ def complaints(browser: webdriver.Chrome) -> list[str]:
 
 
 def asked_of_others(browser: webdriver.Chrome) -> set[str]:
-    """Return the addresses outside the page's folder that were requested since the last call."""
+    """Return the URLs, other than file, data and blob, that were requested since the last call."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {
         e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"

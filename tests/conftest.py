@@ -1,4 +1,4 @@
-"""Fixtures of all tests: among them a cache and a run that several files read, made once per session."""
+"""Shared fixtures, among them a cache and a finished run that are made once per session."""
 
 import gc
 import logging
@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before the imports, because libraries read it then. With a process per core, BLAS threads would mostly wait for each
-# other. And embeddings are compared to the last bit, which on some processors depends on the number of threads.
+# Set before the imports, because libraries read them then. With a process per core, BLAS threads would mostly wait for
+# each other; and on some processors their number changes the last bit of an embedding, which tests compare.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import hypothesis  # before `pytest_collection_finish`, because it searches the referrers of an object
+import hypothesis  # before `gc.freeze()` below, because it looks for an object's referrers
 import pytest
 import unsynced  # noqa: F401
 from hub_server import HubServer
@@ -29,23 +29,23 @@ from slurm_cluster import running_slurm
 from dsmi_zoo._util.locks import exclusive
 from dsmi_zoo.jobs.cli.main import main
 
-# Ignored in the background of a shell; commands started here would inherit that.
 if TYPE_CHECKING:
     from dsmi_zoo.pipeline.engine.workers import Workers
 
+# SIGINT is ignored in a shell's background jobs, and commands started here would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The time of an example depends on what else runs.
+# No deadline: the time of an example depends on other processes.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
 
-# `make test-fast` leaves out tests with these fixtures.
+# `make test-fast` skips tests with these fixtures.
 PROCESSES = {"server", "client_settings", "slurm"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of tests/slow, and those that start processes."""
+    """Mark the tests of tests/slow and those that start processes."""
     for item in items:
         if item.path.parent.name == "slow":
             item.add_marker(pytest.mark.slow)
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude what is imported by now, millions of objects, from garbage collection."""
+    """Exclude the millions of objects that exist by now from garbage collection."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000)
@@ -92,14 +92,14 @@ WRITES_NO_REPORT = {"--help", "--plan", "--no-report"}
 
 @pytest.fixture(scope="session")
 def server() -> None:
-    """Start the process from which commands and workers fork, with all their imports."""
+    """Start the process, with all imports done, from which commands and workers fork."""
     assert start_server()
     fork_dask_workers()
 
 
 @pytest.fixture(scope="session")
 def cli(cache: Path, server: None) -> Command:
-    """Run the command as a user would, in a process that forks from one with all imports done.
+    """Return a function that runs the command as a user would, in a fork of a process with all imports done.
 
     A report costs five seconds of processor time, so none is written by default. The default is one worker and 200
     images, because a row of all 447 takes two seconds.
@@ -139,7 +139,7 @@ def cli(cache: Path, server: None) -> Command:
 
 @pytest.fixture(scope="module")
 def here() -> Iterator["Workers"]:
-    """Return a Dask worker that is a thread of this process, and sees its patches."""
+    """Yield a Dask worker that runs in a thread of this process and so sees its patches."""
     # Imported here: Dask sets up logging on import, and tests of commands need the command's own.
     from distributed import Client, LocalCluster
 
@@ -155,7 +155,7 @@ def here() -> Iterator["Workers"]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        # A worker that is lost to what a test patches ends the test, which would wait for one.
+        # If a test's patches end the worker, the test fails after 60 s instead of waiting for another.
         yield Workers(client, empty_for_s=60)
 
 
@@ -163,9 +163,9 @@ def here() -> Iterator["Workers"]:
 def refused(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str, Path], str]:
-    """Run a command that must be refused, in this process, and return its standard error.
+    """Return a function that runs a command in this process, requires a refusal and returns its standard error.
 
-    A separate process would spend a second on imports, for each of many refusals.
+    A separate process would spend a second on imports for each of many refusals.
     """
     monkeypatch.setenv("DSMI_ZOO_CACHE", str(cache))
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command replaces it
@@ -188,7 +188,7 @@ def refused(
             log.setLevel(level)
             for name in set(sys.modules) - imported:
                 if getattr(sys.modules[name], "__file__", None) == str(folder / f"{name}.py"):
-                    del sys.modules[name]  # measures of the test
+                    del sys.modules[name]  # modules with the test's own measures
         assert ended.value.code == 2
         return capsys.readouterr().err
 
@@ -211,13 +211,13 @@ def small_run(cli: Command, shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def hub_port() -> int:
-    """Return the port of every hub: its client reads the address on import, once for all forks."""
+    """Return the port of every test's hub: the client reads the address once, on import, for all forks."""
     return free_port()
 
 
 @pytest.fixture
 def hub(hub_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """Start an empty hub for one test on the loopback address, which this process may ask."""
+    """Start an empty hub for one test on the loopback address, and allow this process to use it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with HubServer(port=hub_port) as server:
         yield server
@@ -225,13 +225,13 @@ def hub(hub_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="session")
 def hub_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the hub's client, which also reads it on import."""
+    """Return the home folder of the hub's client, which reads this path on import too."""
     return tmp_path_factory.mktemp("hf")
 
 
 @pytest.fixture
 def client_settings(hub: HubServer, hub_home: Path, tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a process that knows only the hub ``hub``, and no user's cache or token."""
+    """Return the environment of a process that uses only the hub ``hub``, and not the user's cache or token."""
     shutil.rmtree(hub_home)
     hub_home.mkdir()
     ours = {
@@ -245,14 +245,14 @@ def client_settings(hub: HubServer, hub_home: Path, tmp_path: Path) -> dict[str,
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """Collect the log from INFO on."""
+    """Capture the package's log from level INFO."""
     caplog.set_level(logging.INFO, "dsmi_zoo")
     return caplog
 
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lay figures out but draw none, which is three quarters of a page's time, where a test reads the page's words."""
+    """Lay out figures but skip drawing, three quarters of a page's time, for tests that read only its text."""
     from dsmi_zoo.reports.figures import curves, scatter
     from dsmi_zoo.reports.figures.canvas import Rendered
 
@@ -266,7 +266,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def published() -> dict[str, bytes]:
-    """Return weights in the format in which timm publishes them, by architecture."""
+    """Return weights by architecture, in the format in which timm publishes them."""
 
     import safetensors.torch
     import timm
@@ -293,7 +293,7 @@ Mount = Callable[[str], Path]
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mount a small file system in memory; needs root."""
+    """Yield a function that mounts a small file system in memory; needs root."""
     folder = tmp_path / "small"
     folder.mkdir()
 

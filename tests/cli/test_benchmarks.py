@@ -1,4 +1,4 @@
-"""The commands under ``benchmarks/`` and ``docs/``, most of which no test runs, keep up with the package."""
+"""Imports of the scripts under ``benchmarks/`` and ``docs/``, most of which no test runs, exist in the package."""
 
 import ast
 from importlib import import_module
@@ -11,7 +11,7 @@ SCRIPTS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "docs").glob("*.
 
 
 def imported(script: Path) -> list[tuple[str, str]]:
-    """Return the modules of the package that a script imports from, with each name, also within its functions."""
+    """Return each (module, name) that a script imports from the package, including imports within functions."""
     return [
         (node.module, name.name)
         for node in ast.walk(ast.parse(script.read_text()))

@@ -1,4 +1,4 @@
-"""Every timm module of the tables gives an embedding; the commands that look at catalogues."""
+"""`catalog check`, `list` and `show`, and an embedding from every timm module in the tables."""
 
 import resource
 import sys
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.long
 
 
 def smallest_of_every_module() -> list[ModelEntry]:
-    """The model of fewest parameters of each timm module in the tables, at each size that stands there."""
+    """Return the model with the fewest parameters of each timm module in the tables, at each listed size."""
     entries = [*load_models("imagenet-2023"), *load_models("imagenet-2025")]
     chosen: dict[str, str] = {}
     for entry in sorted(entries, key=lambda e: (e.params_m or 0, e.model), reverse=True):
@@ -74,7 +74,7 @@ def test_the_workers_of_a_check_that_is_killed_end_with_it(server: None) -> None
     others = forked()
     driver = start_command("catalog", "check", "--catalog", "imagenet-2023", "--workers", 1)
     deadline = time.monotonic() + 60
-    while not driver.stdout():  # the first model is checked: the worker works
+    while not driver.stdout():  # until the first model is checked, so a worker runs
         assert time.monotonic() < deadline
         time.sleep(0.02)
     workers = forked() - others - {psutil.Process(driver.pid)}

@@ -1,4 +1,4 @@
-"""The command line itself: its options, its speed, and one line for everything that is wrong."""
+"""The command line: its help, `measure`, `catalog list`, its imports, and one line for each refusal."""
 
 import json
 import subprocess

@@ -1,6 +1,6 @@
-"""Each setting is said once, as a field, and every command offers the same options until someone means to change them.
+"""Options of the commands: each setting is one field, and a change of the options must be deliberate.
 
-``PYTHONPATH=tests python tests/cli/test_command_options.py`` writes ``command_options.txt``; look at what differs then.
+``PYTHONPATH=tests python tests/cli/test_command_options.py`` writes ``command_options.txt``; review its diff.
 """
 
 import re
@@ -28,7 +28,7 @@ ONLY_IN_A_FILE = {
 
 
 def described(option: click.Option) -> str:
-    """The option with its value, and what its help says of the default."""
+    """Return the option with its value and the default that its help states."""
     value = (
         "" if option.is_flag else f" {option.metavar or option.make_metavar(click.Context(cli))}"
     )
@@ -38,7 +38,7 @@ def described(option: click.Option) -> str:
 
 
 def all_options() -> str:
-    """What people can write on the command line, as text."""
+    """Return all commands and their options as text."""
     lines: list[str] = []
     for name, command in sorted(commands(cli)):
         lines.append(name)
@@ -79,7 +79,7 @@ def test_the_help_names_every_data_set() -> None:
 
 
 def shown_options(argument: str) -> list[str]:
-    """The options that the help of `run` lists, by their first names."""
+    """Return the options that the help of `run` lists, each by its first long name."""
     shown = CliRunner().invoke(cli, ["run", argument])
     assert shown.exit_code == 0
     return re.findall(r"^  (?:-h, )?(--[a-z-]+)", shown.output, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What `dsmi-zoo doctor` finds on a machine: real folders and processes; GPUs and drivers as fakes at the edge."""
+"""Findings of `dsmi-zoo doctor` on real folders and processes, and on fake GPUs and drivers."""
 
 import json
 import signal
@@ -32,7 +32,7 @@ TORCH_VERSION = machine.version_of("torch")
 
 
 def worst(findings: list[Finding]) -> tuple[str, str]:
-    """The level and the text of the worst finding."""
+    """Return the level and the text of the worst finding."""
     order = ["ok", "note", "problem"]
     found = max(findings, key=lambda finding: order.index(finding.level))
     return found.level, f"{found.what}: {found.found} -> {found.do}"
@@ -307,7 +307,7 @@ def test_a_folder_that_the_node_does_not_share_is_a_problem(
     assert "choose an --out on a file system that this node and login share" in findings[0].do
     assert "does not respect a file that login made" in findings[1].found
     request.marks["OUT"].write_text("t")
-    lock.unlink()  # which the failed check made
+    lock.unlink()  # made by the failed check
     with acquired(lock):
         assert [finding.level for finding in node.shared_findings(request, lock)] == ["ok", "ok"]
 

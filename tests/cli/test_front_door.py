@@ -1,4 +1,4 @@
-"""What `import dsmi_zoo` offers, and what it costs."""
+"""The Python API that `import dsmi_zoo` offers, and the cost of the import."""
 
 import inspect
 import subprocess
@@ -33,15 +33,15 @@ FEW = ("dse_z", "dsmi_z_y", "neighbour_accuracy")
 
 
 class Backwards(Sampler[list[int]]):
-    """Batches in an order of its own, from no other sampler."""
+    """A batch sampler with a fixed order that wraps no other sampler."""
 
     def __iter__(self) -> Iterator[list[int]]:
-        """All images in one batch, the last first."""
+        """Return all images in one batch, the last first."""
         return iter([list(range(23, -1, -1))])
 
 
 class Own(torch.nn.Module):
-    """A network of one's own: its penultimate layer is the input of its last linear one."""
+    """A user's network; its embedding is the input of its last linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Own(torch.nn.Module):
         self.head = torch.nn.Linear(8, 3)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [n, 3]."""
+        """Return logits [n, 3]."""
         return self.head(self.body(images).mean(dim=(2, 3)))
 
 
@@ -166,21 +166,21 @@ def test_an_impossible_device_leaves_the_network_where_it_was(own: Own) -> None:
 
 
 class Photographs(torch.utils.data.Dataset):
-    """A data set that lacks its transform."""
+    """A data set of PIL images that lacks a transform to tensors."""
 
     def __len__(self) -> int:
         return 2
 
     def __getitem__(self, number: int) -> tuple[Image.Image, int]:
-        """A photograph and its class."""
+        """Return a photograph and its class."""
         return Image.new("RGB", (8, 8)), number
 
 
 class Stream(IterableDataset):
-    """Images without numbers, in their order."""
+    """An iterable data set: images in order, without indices."""
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
-        """Image and class, one by one."""
+        """Return an iterator of (image, class)."""
         return zip(IMAGES, LABELS.tolist(), strict=True)
 
 
@@ -192,7 +192,7 @@ def test_a_stream_of_images_is_scored_by_itself_or_in_a_loader(own: Own) -> None
 
 
 class LikeTimm(torch.nn.Module):
-    """Pre-logits by timm's methods, and no number of classes."""
+    """A network with timm's methods for pre-logits but without ``num_classes``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,16 +200,16 @@ class LikeTimm(torch.nn.Module):
         self.head = torch.nn.Linear(8, 3)
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        """A map [n, 8, h, w]."""
+        """Return a feature map [n, 8, h, w]."""
         return self.body(images)
 
     def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Pre-logits [n, 8] or logits [n, 3]."""
+        """Return pre-logits [n, 8] or logits [n, 3]."""
         pooled = features.mean(dim=(2, 3))
         return pooled if pre_logits else self.head(pooled)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [n, 3]."""
+        """Return logits [n, 3]."""
         return self.forward_head(self.forward_features(images))
 
 

@@ -1,4 +1,4 @@
-"""What a call from Python prints, which is nothing, and what the command makes of the same log."""
+"""Output of a call from Python, which prints nothing, and of the command, which prints the log."""
 
 import io
 import logging
@@ -44,7 +44,7 @@ FINISHED = (Outcome("a", "a@32", True, "", 1.0), BROKEN)
 
 
 def call(tmp_path: Path, cache: Path, *arguments: str) -> tuple[str, str, str]:
-    """What a program that runs a model prints, on both streams, and what it noted of loggers."""
+    """Run a program that runs a model; return its stdout, its stderr and its note on the loggers."""
     noted = tmp_path / "noted"
     environment = {"DSMI_ZOO_CACHE": str(cache)}
     program = start_script(CALL, tmp_path / "out", noted, *arguments, environment=environment)

@@ -1,4 +1,4 @@
-"""Names of files that come from outside never lead out of their folder."""
+"""File names from outside, which never lead out of their folder."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ from dsmi_zoo._util.paths import MAX_NAME_BYTES, repository_problem, safe_compon
 from dsmi_zoo.pipeline.weights.cache import local_weights
 from dsmi_zoo.pipeline.weights.hub import folder_in_cache, paths_in_cache
 
-ANY_TEXT = st.text(st.characters(), max_size=300)  # surrogates and NUL among them
+ANY_TEXT = st.text(st.characters(), max_size=300)  # including surrogates and NUL
 NASTY = st.lists(
     st.sampled_from(
         [

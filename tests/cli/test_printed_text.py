@@ -1,4 +1,4 @@
-"""What is printed of text that somebody else wrote: characters that a terminal obeys are shown as escapes."""
+"""Output of untrusted text: characters that control a terminal are shown as escapes."""
 
 import io
 import logging
@@ -99,7 +99,7 @@ def test_the_log_and_the_progress_of_a_hostile_network_are_escaped(
 ) -> None:
     monkeypatch.setattr("dsmi_zoo.jobs.terminal._terminal", lambda: Display(Console()))
     log, lines = logging.getLogger("dsmi_zoo"), LogLines()
-    # Pytest would keep the text as it is, and cannot hand it on.
+    # Pytest would capture the raw text, which it cannot pass on.
     monkeypatch.setattr(log, "propagate", False)
     log.addHandler(lines)
     level = log.level

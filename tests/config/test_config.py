@@ -1,4 +1,4 @@
-"""Settings: the command line over the file over the defaults, and what makes two runs different."""
+"""Precedence of settings (command line, file, defaults), and the identity of a run."""
 
 import json
 from pathlib import Path

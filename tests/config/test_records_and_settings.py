@@ -1,4 +1,4 @@
-"""run.json, files of settings and profiles of anybody's making: read, or refused in one line; nothing else."""
+"""Arbitrary run.json, settings and profile files: read, or refused in one line; nothing else."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def places(value: Any, keys: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def changed(content: Any, keys: tuple[Any, ...], value: Any, is_dropped: bool) -> Any:
-    """The same with another value at one place, or without it."""
+    """Return the content with another value at one place, or without that place."""
     copy = json.loads(json.dumps(content))
     within = copy
     for key in keys[:-1]:
@@ -150,7 +150,7 @@ def test_a_record_with_other_bytes_is_read_or_refused_in_one_line(
     answer_or_refusal(lambda: read(bytes(content)), "run.json")
 
 
-# What a person may write into a file of settings, and what it is to be refused by.
+# Lines of a settings file, and the message that refuses each (None: it is accepted).
 SETTINGS = [
     ("out = 'a\\u001b'", None), ('out = "a\\u001bb"', "out: must be one line of UTF-8 without control characters"),
     ('catalog = "a\\nb"', "catalog: must be one line"), ('models = ["a", "b\\u0000"]', "models: must be one line"),
@@ -177,7 +177,7 @@ def test_hostile_settings_are_refused_by_their_name_in_one_line(
 ) -> None:
     path = tmp_path / "run.toml"
     path.write_text(content)
-    if message is None:  # a backslash is a character like others
+    if message is None:  # a backslash is an ordinary character in a literal string
         assert resolve_config({}, path).out == Path("a\\u001b")
     else:
         assert message in refusal(lambda: resolve_config({}, path), path)
@@ -248,7 +248,7 @@ def test_a_hostile_profile_is_refused_by_its_name_in_one_line(
 
 
 def in_toml(value: Any) -> str:
-    """A value as TOML has it, as far as JSON is no TOML already."""
+    """Return the value in TOML, which differs from JSON in tables, floats and null."""
     if isinstance(value, dict):
         return (
             "{"

@@ -1,4 +1,4 @@
-"""The settings as arguments of a Python function, as a table, and as what the measures take."""
+"""Settings as keyword arguments, as a table, and as input of the measures."""
 
 import inspect
 from collections.abc import Callable
