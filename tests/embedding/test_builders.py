@@ -1,4 +1,4 @@
-"""Networks that a catalogue's own code makes, and layers other than the penultimate one."""
+"""Networks that a catalogue's builder functions make, and layers other than the penultimate one."""
 
 import json
 import re
@@ -74,7 +74,7 @@ def nothing():
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with a module of networks of a name that no other test uses."""
+    """Return the current directory, with a module of networks whose name no other test uses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / f"{module_name(tmp_path)}.py").write_text(NETS)
@@ -103,7 +103,7 @@ def write_catalog(folder: Path, *lines: str) -> Path:
     return path
 
 
-# What a run of torchvision's networks beside timm's looks like.
+# Runs and commands with builders.
 
 
 TORCHVISION = {
@@ -207,7 +207,7 @@ def test_check_and_prefetch_cope_with_entries_that_have_a_builder(
     )
 
 
-# Identities, and what the driver does.
+# Identities and the driver.
 
 
 def test_identities_of_entries_without_builder_and_layer_are_as_ever(cache: Path) -> None:
@@ -312,12 +312,3 @@ def test_a_builder_that_a_library_hides_is_refused_and_not_mistaken(folder: Path
         InputError, match=rf"^mine: builder \S+ {folder}/colorsys.py is hidden by \S+; rename"
     ):
         builder_hashes([own_entry(folder), entry])
-
-
-# What a worker builds.
-
-
-# What is embedded.
-
-
-# Transforms.

@@ -1,4 +1,4 @@
-"""How a builder's network is built: weights, arguments, its source as it is today."""
+"""The build of a builder's network: its weights, arguments and source changes."""
 
 import random
 import sys
@@ -24,7 +24,7 @@ from dsmi_zoo.pipeline.store.run_folder import embedding_path
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with a module of networks of a name that no other test uses."""
+    """Return the current directory, with a module of networks whose name no other test uses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / f"{module_name(tmp_path)}.py").write_text(NETS)
@@ -37,7 +37,7 @@ def built(entry: ModelEntry, weights: Path | None = None) -> Built:
 
 
 def embeddings_of(plan: Plan, here: Workers) -> dict[str, np.ndarray]:
-    """Run the plan here and read what each of its entries was embedded as."""
+    """Run the plan in this process and return the embedding of each model."""
     for name in ("results", "embeddings"):
         (plan.config.folder / name).mkdir(parents=True, exist_ok=True)
     done = list(run_entries(here, plan, plan.jobs))

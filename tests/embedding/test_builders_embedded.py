@@ -1,4 +1,4 @@
-"""Which layer of a builder's network is the embedding, and which transform it takes."""
+"""The embedded layer and the transform of a builder's network."""
 
 import sys
 from collections import OrderedDict
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with a module of networks of a name that no other test uses."""
+    """Return the current directory, with a module of networks whose name no other test uses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / f"{module_name(tmp_path)}.py").write_text(NETS)
@@ -115,14 +115,14 @@ def test_a_layers_output_is_what_it_gave_and_not_what_came_after_in_its_place(
 
 
 class ModelOutput(OrderedDict):  # type: ignore[type-arg]
-    """As the outputs of the library transformers are: a dictionary whose items are attributes too."""
+    """A dictionary whose items are attributes too, like the outputs of the library transformers."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
 
 
 class LikeTransformers(torch.nn.Module):
-    """Its encoder and itself give dictionaries; the classifier is called by keyword."""
+    """A network that, like its encoder, returns a dictionary and that calls its classifier by keyword."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class LikeTransformers(torch.nn.Module):
 
 
 class Encoder(torch.nn.Module):
-    """Patches become tokens of four values."""
+    """An encoder that turns patches into tokens of four values."""
 
     def __init__(self) -> None:
         super().__init__()

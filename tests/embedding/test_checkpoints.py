@@ -1,4 +1,4 @@
-"""Checkpoints as people have them: nested, prefixed, of other formats, with several weights in one file."""
+"""Realistic checkpoints: nested, prefixed, in other formats, with several weights in one file."""
 
 import argparse
 import copy
@@ -45,7 +45,7 @@ def network(architecture: str = "test_resnet", num_classes: int = 10) -> torch.n
 
 
 STATE: State = network().state_dict()
-OTHER: State = {k: v + 1 for k, v in STATE.items()}  # an average over a training, for instance
+OTHER: State = {k: v + 1 for k, v in STATE.items()}  # like an average over a training
 VIT: State = network("test_vit").state_dict()
 
 
@@ -83,7 +83,7 @@ def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> 
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# Names that people, trainings and wrappers put before those of the network, and others that none does.
+# Prefixes that people, training code and wrappers put before a network's names, and others that nobody uses.
 PARTS = st.sampled_from([
     "state_dict", "model_state_dict", "model", "net", "backbone", "module", "_orig_mod", "encoder", "student",
     "teacher", "ema", "_fsdp_wrapped_module", "base_model", "params", "conv1", "layer1", "0", "a b", "weight",
@@ -125,7 +125,7 @@ def test_any_content_is_refused_in_one_line(
 
 
 def fsdp(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Name weights as FSDP does with each block wrapped."""
+    """Rename weights as FSDP does when it wraps each block."""
     wrapper = "_fsdp_wrapped_module"
     renamed = {}
     for name, value in state.items():
@@ -162,7 +162,7 @@ def test_weights_of_wrapped_networks_are_restored(
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore")  # Lightning's advice
+@pytest.mark.filterwarnings("ignore")  # Lightning gives advice as warnings
 def test_a_checkpoint_of_a_real_lightning_training_is_loaded(tmp_path: Path) -> None:
     from lightning.pytorch import LightningModule, Trainer
 
@@ -250,7 +250,7 @@ def test_shared_weights_that_a_file_holds_once_are_loaded(tmp_path: Path) -> Non
 
 
 class Settings:
-    """A class of somebody's training script."""
+    """A class from a training script."""
 
 
 HARMLESS = {
@@ -351,7 +351,7 @@ TENSORFLOW = b"\1\2" + bytes(99) + struct.pack("<Q", 0xDB4775248B80FB57)
 
 def traced(path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the format is deprecated
+        warnings.simplefilter("ignore")  # the format is deprecated
         torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(path))
 
 

@@ -1,4 +1,4 @@
-"""Networks whose outputs have another order than the labels: scored by it where it is known, else not scored."""
+"""Networks whose outputs and labels differ in order: scored if the order is known, else not scored."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Real timm models: their penultimate embedding, their training, their checkpoints."""
+"""Real timm models: penultimate embedding, training and checkpoints."""
 
 import os
 import subprocess
@@ -127,7 +127,7 @@ def test_a_checkpoint_gives_back_its_weights(tmp_path: Path, suffix: str) -> Non
 
 
 class Payload:
-    """What a malicious pickle would do when it is loaded."""
+    """A malicious object that makes a folder when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, (str(Path(os.environ["PAYLOAD_FOLDER"]) / "ran"),)
@@ -190,7 +190,7 @@ def test_the_device_is_the_one_that_is_there(
 
 
 class Fitting(torch.nn.Module):
-    """A real model on a device that holds only so many images at once."""
+    """A real model on a device whose memory holds at most ``most`` images."""
 
     def __init__(self, model: torch.nn.Module, most: int) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ def test_memory_while_embedding_does_not_grow_with_the_images(tmp_path: Path) ->
         values = embed(model, open_view(path), PREPROCESSING, CPU, 64).values
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return most - 2 * values.nbytes  # the batches' parts, and the whole that they make
+        return most - 2 * values.nbytes  # the batches' embeddings and their concatenation
 
     assert peak(1024) - peak(128) < 200_000  # the view itself grows by 2.7 MB
 
@@ -283,7 +283,7 @@ def test_memory_while_embedding_does_not_grow_with_the_images(tmp_path: Path) ->
 def test_batch_norm_of_every_network_is_in_evaluation_what_it_was_in_training(
     tmp_path: Path, test_part: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """Running statistics that lag behind the weights made a network that knows 99% of the digits get 26% right."""
+    """Running statistics that lagged behind the weights cut a network's accuracy on the digits from 99% to 26%."""
     training = part_view(tmp_path, "digits", None, "train", 32, PREPROCESSING)
     images, labels = test_part
     gaps = {}

@@ -1,4 +1,4 @@
-"""Fine-tuning: what is held out, what is learned, and networks and batches that are out of the ordinary."""
+"""Fine-tuning: held-out parts, learning, and unusual networks and batches."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ SHORT = FineTuning(epochs=1, min_steps=12, batch_size=8, learning_rate=3e-3)
 
 
 class NoClassifier(torch.nn.Module):
-    """A backbone that gives one vector per image, and takes at most ``most`` images while it learns."""
+    """A backbone that gives one vector per image and runs out of memory above ``most`` images in training."""
 
     def __init__(self, most: int = 100) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class NoClassifier(torch.nn.Module):
 
 
 def striped() -> tuple[View, np.ndarray]:
-    """Return 24 noisy images of 16 pixels in three classes, each of one colour."""
+    """Return 24 noisy images of 16 x 16 pixels in three classes of one colour each, and their labels."""
     labels = np.arange(24) % 3
     pixels = np.random.default_rng(0).integers(0, 60, (24, 16, 16, 3), dtype=np.uint8)
     pixels[np.arange(24), :, :, labels] += 180

@@ -1,4 +1,4 @@
-"""How images reach a network: views that stay on a device, growing batches, orders in memory."""
+"""Forward passes: views kept on a device, growing batches, order in memory, compiled networks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_a_view_in_memory_gives_the_same_batches(view: StoredView) -> None:
 
 
 def sizes_over(rate_of: dict[int, float], passes: int = 12) -> list[int]:
-    """The batch sizes on a GPU that passes so many images per second at each size."""
+    """Return the batch size of each pass on a GPU that passes ``rate_of[size]`` images per second."""
     size, sizes = BatchSize(GPU, 224 * 224), []
     for _ in range(passes):
         sizes.append(size.count)

@@ -1,4 +1,4 @@
-"""Layers of a network: their names, and all of them from one forward pass."""
+"""Layers of a network: their names, and all their embeddings from one forward pass."""
 
 from typing import Any
 
@@ -85,7 +85,7 @@ def test_blocks_are_the_repeated_units_and_all_adds_what_lies_between(
 
 
 class Squeezed(torch.nn.Sequential):
-    """A block whose parts are items of a sequence, too."""
+    """A block whose parts form a sequence too."""
 
     def __init__(self) -> None:
         gate = torch.nn.Sequential(torch.nn.Linear(8, 2), torch.nn.Linear(2, 8))
@@ -93,7 +93,7 @@ class Squeezed(torch.nn.Sequential):
 
 
 class Unused(torch.nn.Module):
-    """Blocks in stages, one of which never runs, and a layer that gives no vector per image."""
+    """A network with two stages of blocks; the first stage never runs."""
 
     def __init__(self) -> None:
         super().__init__()
