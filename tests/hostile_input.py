@@ -16,8 +16,8 @@ from dsmi_zoo._util.text import is_printable
 
 Answer = TypeVar("Answer")
 
-MAX_MEMORY = 2**30  # bytes beyond what the process has
-MANY = int(os.environ.get("HOSTILE_EXAMPLES", "1"))  # times as many examples, for a longer search
+MAX_MEMORY = 2**30  # bytes beyond the process's current memory
+MANY = int(os.environ.get("HOSTILE_EXAMPLES", "1"))  # multiplies the examples, for a longer search
 ODD_TEXT = st.sampled_from([
     "", " ", "a", "\0", "\x1b[31m", "\x85", "\u2028", "\u202ea", "a\nb", "a\r\nb", '"', "'", "\\", ";", ",", "é" * 50,
     "nan", "inf", "-inf", "1e30", "1e300", "1e999", "-1", "0", "-0", "1_0", "0x10", "224", "224.5", "20000", "٣",
@@ -68,7 +68,7 @@ def answer_or_refusal(
 
 
 def refusal(read: Callable[[], object], named: str | Path) -> str:
-    """Return the line by which a reader refuses, which it must."""
+    """Assert that a reader refuses, and return its line."""
     answer, line = answer_or_refusal(read, named)
     assert line, answer
     return line

@@ -1,7 +1,7 @@
 """Malicious and merely odd names."""
 
 SENTINEL = "window.struck=(window.struck||0)+1"
-"""What a script in a name does if it runs."""
+"""JavaScript that counts, in ``window.struck``, how often scripts in names have run."""
 
 MARKUP = (
     f"</script><script>{SENTINEL}</script>",
@@ -97,5 +97,5 @@ FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def in_a_spreadsheet(text: str) -> str:
-    """Return the text as a CSV for people must hold it: formulas start with an apostrophe."""
+    """Return the text as it must appear in a CSV for spreadsheets: formulas get a leading apostrophe."""
     return f"'{text}" if text.startswith(FORMULA_BEGINS) else text

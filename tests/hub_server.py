@@ -24,7 +24,7 @@ class Fault:
     retry_after: int | str | None = None
     drop_after: int | None = None  # send this number of bytes, then close the connection
     hang: bool = False  # accept the request and never answer it
-    drip_s: float = 0  # between single bytes of the body
+    drip_s: float = 0  # pause between single bytes of the body
     ignore_range: bool = False  # send the file from its start, whatever range is requested
 
 
@@ -50,13 +50,13 @@ class Served:
 class HubServer:
     """Repositories of files, and plain files below ``/files/``.
 
-    As on the real hub, a repository's file is a redirect to another server, which holds blobs named by SHA-256.
+    As on the real hub, a request for a repository's file is redirected, with its SHA-256, to a second server.
     """
 
-    # By owner/name or owner/name@revision.
+    # Keyed by owner/name or owner/name@revision.
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    # Wrong SHA-256, by repository.
+    # Wrong SHA-256 to announce, by repository.
     announced: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
@@ -81,7 +81,7 @@ class HubServer:
         self.close()
 
     def close(self) -> None:
-        """End, so that nothing listens at the port."""
+        """Stop both servers, so that nothing listens at the port."""
         self._ended.set()
         servers, self._servers = self._servers, []
         for server in servers:
@@ -100,7 +100,7 @@ class HubServer:
             return [one for one in self.served if one.method == "GET" and one.status < 300]
 
     def asked(self, method: str, path: str) -> list[Served]:
-        """Return the requests of one kind."""
+        """Return the requests with this method whose path contains ``path``."""
         with self._lock:
             return [one for one in self.served if one.method == method and path in one.path]
 

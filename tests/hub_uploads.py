@@ -1,4 +1,4 @@
-"""A hub on the loopback address that accepts commits of huggingface_hub's client."""
+"""A hub on the loopback address that accepts commits from huggingface_hub's client."""
 
 import base64
 import hashlib
@@ -19,10 +19,10 @@ class HubOfDataSets:
 
     datasets: dict[str, dict[str, bytes]] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
-    objects: dict[str, bytes] = field(default_factory=dict)  # of Git LFS, by SHA-256
+    objects: dict[str, bytes] = field(default_factory=dict)  # Git LFS objects by SHA-256
     token: str = "mine"
     port: int = 0
-    refuses: int | None = None  # the response status of every commit
+    refuses: int | None = None  # if set, the response status of every commit
 
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", self.port), _Handler)

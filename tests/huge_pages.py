@@ -1,7 +1,7 @@
-"""Imported last by the process that tests fork from: puts its memory into huge pages, so that forks take a third.
+"""Huge pages for the process that tests fork from, which imports this last: a fork then takes a third of the time.
 
-A fork copies the page table of 600 MB, and its end frees it. A page that a child writes to is still copied alone. Linux
-has this since 6.1; elsewhere nothing happens.
+A fork copies the page table of 600 MB, and its exit frees it. A page that a child writes to is still copied alone.
+Linux supports this since 6.1; elsewhere the import changes nothing.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ def anonymous() -> list[tuple[int, int]]:
 
 
 def collapse() -> None:
-    """Ask for huge pages at once; whatever the answer, the memory holds the same."""
+    """Request huge pages at once; the contents of the memory stay the same, even if the request fails."""
     madvise = ctypes.CDLL(None).madvise
     for start, end in anonymous():
         for advice in (MADV_HUGEPAGE, MADV_COLLAPSE):

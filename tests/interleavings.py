@@ -1,8 +1,8 @@
-"""Every interleaving of the file-system steps of a few processes that want one lock: real functions on real files.
+"""A search over all interleavings of a few processes that want one lock, with real functions on real files.
 
 Each process is a thread with its own process number; one runs at a time, from one step on the lock to the next. All
-choices of who runs next, who dies and when time leaps are tried, depth first; known states are not followed again. Time
-stands still except for leaps, which are longer than a lock may be silent.
+choices of which process runs next, which dies and when time leaps are tried, depth first; known states are skipped.
+Time stands still except for leaps, each longer than a lock may go without a heartbeat.
 """
 
 import errno
@@ -25,7 +25,7 @@ import pytest
 from dsmi_zoo._util.locks import Claim
 
 STALE_AFTER_S, LEAP_S = 4.0, 5.0
-FIRST_PID = 5_000_000  # above the kernel's numbers
+FIRST_PID = 5_000_000  # above any real process number
 READING, WRITING = (
     ("stat", "lstat", "listdir", "scandir"),
     ("mkdir", "rmdir", "rename", "unlink", "open"),
@@ -65,7 +65,7 @@ class Actor:
         return FIRST_PID + self.number
 
     def remember_only_what_a_waiter_does(self, now: float) -> None:
-        """Keep what a waiter saw last, and since when: nothing else of a poll affects the next one."""
+        """Keep only what a waiter saw last and since when: nothing else in a poll affects the next one."""
         seen = [step[1] for step in self.history if step[0] == "listdir"]
         if seen and self.waits_for[0] != seen[-1]:
             self.waits_for = seen[-1], now
@@ -83,18 +83,18 @@ class Actor:
 
 @dataclass(frozen=True)
 class Given:
-    """The limits of a search: each process's machine, the number of deaths and of leaps at unlucky moments."""
+    """Settings of a search: the machine of each process, and how many deaths and untimely leaps it may insert."""
 
     machines: tuple[str, ...]
     deaths: int = 0
     leaps: int = 0
-    preemptions: int = 1000  # how often a process is interrupted that could have continued
-    may_give_up: bool = False  # by Held
+    preemptions: int = 1000  # how often a process that could continue is interrupted
+    may_give_up: bool = False  # by LockHeldError
     prepare: Callable[[Path], object] = lambda lock: None
 
 
 class Play:
-    """One interleaving, given by the numbers of its choices."""
+    """One interleaving, given by the indices of its choices."""
 
     def __init__(self, folder: Path, hold: Hold, given: Given) -> None:
         self.lock, self._hold, self._given = folder / "it.lock", hold, given
@@ -107,7 +107,7 @@ class Play:
         self._preemptions = given.preemptions
 
     def actor(self) -> Actor | None:
-        """Return the actor of this thread; None for the test's own."""
+        """Return the actor of this thread, or None in the test's main thread."""
         return self._by_thread.get(threading.get_ident())
 
     def run(self, choices: list[int], seen: set[object]) -> list[tuple[int, int]]:
@@ -221,7 +221,7 @@ class Play:
     def _die(self, actor: Actor) -> None:
         self._deaths -= 1
         actor.dead = True
-        self._changes += 1  # which sleepers may notice
+        self._changes += 1  # sleepers may notice
         self._go_on(actor)
 
     def _leap(self, stopped: list[Actor]) -> None:
@@ -268,12 +268,12 @@ class Play:
 def explore(
     module: ModuleType, hold: Hold, folder: Path, given: Given, at_most: int = 20_000
 ) -> int:
-    """Try every interleaving; raises the AssertionError of the first bad one.
+    """Try every interleaving; raise the AssertionError of the first bad one.
 
     Returns
     -------
     int
-        The number of interleavings tried, up to known states.
+        The number of interleavings tried, each at most up to a known state.
     """
     seen: set[object] = set()
     choices: list[int] = []
@@ -292,7 +292,7 @@ def explore(
 
 @contextmanager
 def at_the_edge(module: ModuleType, plays: list[Play]) -> Iterator[None]:
-    """Hand control to the play before each step on the lock; each actor has its process number, clock and names."""
+    """Hand control to the play before each step on the lock; each actor has its own pid, clock and names."""
     with pytest.MonkeyPatch.context() as patch:
         for name in (*READING, *WRITING):
             patch.setattr(os, name, _stepwise(name, getattr(os, name), plays))
@@ -311,7 +311,7 @@ def at_the_edge(module: ModuleType, plays: list[Play]) -> Iterator[None]:
 
 
 class NoHeart:
-    """A heartbeat that never happens: time stands still except for leaps, which stop it."""
+    """A heartbeat thread that does nothing: time passes only in leaps, during which no process beats."""
 
     ident = None
 
@@ -347,7 +347,7 @@ def _stepwise(name: str, real: Callable[..., Any], plays: list[Play]) -> Callabl
 
 
 def _is_of(lock: Path, path: Path) -> bool:
-    """Return whether others see a step there; nobody else looks at a process's private names."""
+    """Return whether other processes see a step at the path; they never look at a process's private names."""
     return path == lock or path.parent == lock
 
 

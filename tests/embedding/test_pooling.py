@@ -1,4 +1,4 @@
-"""How an embedding is pooled: what a row says of it, and ``--pool`` for backbones without a classifier."""
+"""Pooling of embeddings: the column ``pooling``, and ``--pool`` for backbones without a classifier."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_a_pooling_that_a_network_does_not_have_is_refused_in_one_line(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalogue of two backbones without a classifier and one network with one, beside their weights."""
+    """Write a catalogue of two backbones without a classifier and one network with one, and their weights."""
     folder = tmp_path_factory.mktemp("zoo")
     (folder / "zoo.csv").write_text(ZOO)
     torch.manual_seed(0)

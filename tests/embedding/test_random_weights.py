@@ -1,4 +1,4 @@
-"""A zoo tried out with random weights: the true path, nothing fetched, and numbers that never mix with others."""
+"""Runs with random weights: the real code path, no downloads, and rows that never mix with rows of real weights."""
 
 import json
 import os
@@ -22,7 +22,7 @@ test_resnet.r160_in1k,160,30,10,1281167,0.1,timm/test_resnet.r160_in1k
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory, cli: Command) -> Path:
-    """A run of two published models without their weights, beside its catalogue and its cache."""
+    """Run two published models with random weights; the catalogue and the cache are in the parent folder."""
     folder = tmp_path_factory.mktemp("tried")
     (folder / "zoo.csv").write_text(ZOO)
     (folder / "cache").mkdir()

@@ -1,4 +1,4 @@
-"""Published ImageNet weights on real photographs: the whole way from files of images to rows."""
+"""Published ImageNet weights on real photographs: the whole path from image files to rows."""
 
 from pathlib import Path
 
@@ -37,12 +37,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """32 crops of four photographs."""
+    """Write 32 crops of four photographs."""
     return validation_images(tmp_path_factory.mktemp("imagenet"), 8)
 
 
 def validation_images(root: Path, of_each: int) -> Path:
-    """Write crops of the photographs in synset folders, as ImageNet's validation images are."""
+    """Write crops of the photographs into synset folders, in the layout of ImageNet's validation images."""
     for name, label in PHOTOGRAPHS.items():
         crops(name, of_each, root / synsets()[label])
     return root

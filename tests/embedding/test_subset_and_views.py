@@ -42,7 +42,7 @@ from dsmi_zoo.pipeline.plan.plan import make_plan
 
 
 def photographs(count: int = 3) -> ImageArray:
-    """Images with structure at every scale, of odd proportions."""
+    """Return images with structure at every scale and an unusual aspect ratio."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (7, 5), dtype=np.uint8))
     pixels = np.stack(
@@ -163,7 +163,7 @@ def test_an_unknown_data_set_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["digits:0", "digits:01", "fashion:0", "digits:"])
 def test_a_split_has_one_name_alone(name: str) -> None:
-    """The seed 0 is ``digits``: under two names the same images would pass for another split."""
+    """Seed 0 is plain ``digits``: under two names, the same images would count as two splits."""
     with pytest.raises(InputError, match=f"unknown data set '{name}'"):
         open_dataset(name)
 

@@ -1,4 +1,4 @@
-"""Batch scripts of hostile folders, arguments and profiles: every line is one that was meant, or there is none."""
+"""Batch scripts from hostile folders, arguments and profiles: every line is intended, or no script is written."""
 
 import os
 import shlex
@@ -31,9 +31,9 @@ TEXTS = st.sampled_from(HOSTILE) | st.text(max_size=10) | ODD_TEXT
 
 
 def assert_meant(script: str, arguments: list[str], folder: Path) -> None:
-    """Directives first and only known ones, each once; then the folder, then commands that keep their arguments."""
+    """Assert known directives, each once, then the folder, then commands whose arguments are intact."""
     lines = script.split("\n")
-    assert script.splitlines() == lines[:-1]  # nothing in a line ends it for another reader
+    assert script.splitlines() == lines[:-1]  # no line contains another line separator
     directives = [line for line in lines if line.startswith("#SBATCH")]
     assert lines[1 : 1 + len(directives)] == directives
     for line in directives:
@@ -131,7 +131,7 @@ COMMANDS = [(command, flag) for flag, commands in FLAGS.items() for command in c
 def test_a_path_with_a_control_character_is_refused_by_its_flag(
     command: str, flag: str, tmp_path: Path, refused: Callable[[str, Path], str]
 ) -> None:
-    # A line break could not be given in one word here.
+    # `refused` splits at white space, so a line break cannot be tested here.
     told = refused(f"{command} {flag} a\x1b[31mb", tmp_path)
     assert told.count("\n") == 1
     assert (

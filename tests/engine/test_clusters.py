@@ -1,4 +1,4 @@
-"""Kinds of cluster: who listens where, who is let in, which GPU a worker sees, and what profiles may say."""
+"""Kinds of cluster: listening addresses, credentials, the GPU that each worker sees, and valid profiles."""
 
 import os
 import re
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("server")
 
 
 def listening(process: psutil.Process) -> set[str]:
-    """The addresses on which a process and its children listen."""
+    """Return the addresses on which a process and its children listen."""
     family = [process, *process.children(recursive=True)]
     return {
         c.laddr.ip
@@ -95,7 +95,7 @@ def test_the_workers_of_a_cuda_cluster_share_gpus_of_which_each_sees_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ", ".join(GPUS))
-    # Auto is cuda where GPUs are visible.
+    # The default, auto, means cuda where GPUs are visible.
     with open_workers(ComputeSettings(per_gpu=2), tmp_path) as workers:
         workers.client.wait_for_workers(4, timeout=60)
         seen = workers.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")

@@ -1,4 +1,4 @@
-"""The graph on Dask: its names, and what it survives under any scheduler, with real workers that really die."""
+"""The Dask graph: recovery under any scheduler when real workers die, and isolation from other drivers."""
 
 import os
 import random
@@ -24,7 +24,7 @@ from dsmi_zoo.pipeline.plan.job import Outcome
 
 pytestmark = pytest.mark.usefixtures("server")
 
-# A nanny starts the successor of a dead worker as soon as it can; a LocalCluster must not drop it meanwhile.
+# A nanny replaces a dead worker as soon as it can; a LocalCluster must not drop the worker before that.
 PATIENT = {
     "distributed.deploy.lost-worker-timeout": "1h",
     "distributed.scheduler.allowed-failures": 10_000,
@@ -33,7 +33,7 @@ PATIENT = {
 
 @contextmanager
 def cluster_of(workers: int, threads: int = 1, **settings: object) -> Iterator[Client]:
-    """Dask's own cluster with a client, as somebody else would have started them."""
+    """Start a plain Dask cluster and a client, as another program would."""
     with (
         dask.config.set(PATIENT | settings),
         LocalCluster(
@@ -64,7 +64,7 @@ class Piece:
 
 
 def noted(folder: Path, event: str) -> Counter[str]:
-    """How often each piece of work noted an event."""
+    """Count how often each piece of work noted an event."""
     tally = folder / event
     return (
         Counter(line.split()[0] for line in tally.read_text().splitlines())
@@ -74,7 +74,7 @@ def noted(folder: Path, event: str) -> Counter[str]:
 
 
 def processes(folder: Path, event: str, piece: str | None = None) -> list[int]:
-    """The processes that noted an event, of one piece of work or of any, in order."""
+    """Return the pids that noted an event, in order, for one piece of work or for all."""
     tally = folder / event
     lines = [line.split() for line in tally.read_text().splitlines()] if tally.exists() else []
     return [int(process) for name, process in lines if piece in (None, name)]
@@ -113,7 +113,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 @contextmanager
 def beside(action: Callable[[], None]) -> Iterator[None]:
-    """Do something in a thread meanwhile; what it raises is raised here."""
+    """Run an action in a thread during the block; raise its exception at the end of the block."""
     raised: list[BaseException] = []
 
     def run() -> None:
@@ -137,9 +137,9 @@ def pieces(folder: Path, count: int, *further: str) -> list[Piece]:
 
 
 def is_worker(process: int) -> bool:
-    """Whether a process is alive and a worker, not one that makes a last attempt."""
+    """Return whether a process is a live worker, as opposed to the child process of a last attempt."""
     try:
-        # A last attempt, which is a process of its own, has no threads of Dask.
+        # A last attempt runs in a separate process, which has no Dask threads.
         return len(list(Path(f"/proc/{process}/task").iterdir())) > 3
     except FileNotFoundError:
         return False
@@ -193,7 +193,7 @@ def test_a_piece_whose_worker_is_lost_again_and_again_is_no_fault_of_its_own(
     def lose() -> None:
         for attempt in (1, 2, 3):
             wait_for(lambda attempt=attempt: len(processes(tmp_path, "begun")) >= attempt)
-            # The last attempt is a process of its own, so this is not the one that began.
+            # The last attempt runs in a separate process, so ask the worker for its pid.
             (worker,) = client.run(os.getpid).values()
             os.kill(worker, signal.SIGKILL)
 
@@ -302,7 +302,7 @@ def test_a_driver_that_stops_leaves_the_client_and_the_tasks_of_others_as_they_w
         assert theirs.result() == 3
         time.sleep(0.5)
         begun = len(processes(tmp_path, "begun"))
-        assert begun <= 4  # what had not begun never did
+        assert begun <= 4  # no further task was started
         time.sleep(0.5)
         assert len(processes(tmp_path, "ended")) == len(processes(tmp_path, "begun")) == begun
 

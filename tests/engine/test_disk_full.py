@@ -1,4 +1,4 @@
-"""A full disk, a real one: the run stops in one line, what was finished stays, and it goes on when there is room."""
+"""A disk that is really full: the run stops with one line, keeps finished rows, and resumes when there is room."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Whatever happens to workers, drivers and schedulers, every entry ends with one right row, and nothing is lost."""
+"""Faults of workers, drivers and schedulers: every entry still ends with one correct row, and nothing is lost."""
 
 import os
 import re
@@ -45,7 +45,7 @@ Trap = Callable[[dict[str, str]], Path]
 
 @pytest.fixture
 def trap(small_run: Path, tmp_path: Path) -> Trap:
-    """An own measure that does something to its process when it meets certain models; it counts its calls by model."""
+    """Write a user's measure that runs given code for certain models; it records the model of each call in a tally."""
 
     def write(actions: dict[str, str]) -> Path:
         tally = tmp_path / "tally"
@@ -62,7 +62,7 @@ def trap(small_run: Path, tmp_path: Path) -> Trap:
 
 
 def hanging_at_first(marker: Path) -> str:
-    """What hangs once, and leaves the number of its process in a file."""
+    """Return code that hangs the first time it runs, and appends its pid to a file."""
     return f"""first = not os.path.exists({str(marker)!r})
 open({str(marker)!r}, "a").write(str(os.getpid()))
 time.sleep(600 * first)"""
@@ -73,7 +73,7 @@ def counts(tally: Path) -> Counter[str]:
 
 
 def assert_all_right_but(failed: dict[str, str], out: Path, small_run: Path) -> None:
-    """One row per entry: the good ones hold the numbers of an undisturbed run, the others the given reason."""
+    """Assert one row per entry: the listed ones failed as given, the others equal those of an undisturbed run."""
     rows = read_results(out).set_index("model")
     assert sorted(rows.index) == sorted(read_results(small_run)["model"])
     bad = rows[rows["status"] == "failed"]
@@ -95,7 +95,7 @@ Start = Callable[..., Process]
 
 @pytest.fixture
 def start(cache: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start the command and go on; it is ended when the test ends, and its workers end with it."""
+    """Start the command without waiting for it; it is killed when the test ends, and its workers end with it."""
     started: list[Process] = []
 
     def run(*arguments: object, **environment: str) -> Process:
@@ -123,7 +123,7 @@ while True:
 def test_whatever_models_do_to_processes_the_others_are_measured_once_and_right(
     trap: Trap, tmp_path: Path, small_run: Path, start: Start
 ) -> None:
-    """They exit, hang, ask for too much memory or take it, and one loses its worker to another program."""
+    """Models exit, hang, request or use too much memory, and the worker of one is killed from outside."""
     exits, hangs, loses_its_worker = "test_vit.900x2", "test_vit.100x3", "test_vit.900x5"
     asks, takes, undisturbed = "test_resnet.900x2", "test_resnet.100x3", "test_resnet.900x5"
     out, marker = tmp_path / "out", tmp_path / "first"
@@ -205,7 +205,7 @@ def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
     out = tmp_path / "out"
     run = ("run", "--models", *ZOO, "--out", out, "--measure", "trapped:trap", "--workers", 1)
     driver = start(*run)
-    # Killed before it hangs, the driver would leave that to the next one.
+    # If the driver were killed before the measure hangs, the next driver would hang instead.
     wait_for(lambda: hangs.exists() and list((out / "results").glob("*.parquet")))
     named = f"process {driver.pid} on {socket.gethostname()}"
     for command in (run, ("rerun", TARGET, "--out", out), (*run, "--share", "1/2")):
@@ -223,7 +223,7 @@ def test_a_second_driver_is_refused_by_name_and_a_dead_ones_lock_is_taken(
 
 @pytest.fixture
 def scheduler(cache: Path, tmp_path: Path) -> Iterator[Callable[[int, int], list[Process]]]:
-    """Dask's own scheduler and workers at a port; they are ended with the test."""
+    """Start Dask's own scheduler and workers at a port; they are stopped when the test ends."""
     started: list[Process] = []
 
     def begin(port: int, workers: int) -> list[Process]:
@@ -306,7 +306,7 @@ class Counted(torch.nn.Linear):
             file.write("pass\\n")
         return super().forward(x)
 """
-# Apart from it: the driver tries a measure's module in a process of its own, where torch takes seconds to import.
+# In a separate file: the driver tries a measure's module in a child process, where torch takes seconds to import.
 DEADLY = """
 import os
 from pathlib import Path

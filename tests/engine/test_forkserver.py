@@ -1,4 +1,4 @@
-"""Workers fork from one process: what it may not do, and what becomes of it and of them when either dies."""
+"""The server that workers fork from: what it must not do, and what happens when it, a worker or the driver dies."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ WITHIN_S = 30
 
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No server yet; those that the test starts end with it."""
+    """Begin without a server; servers that the test starts are stopped at its end."""
     monkeypatch.setattr(forkserver, "_servers", servers := [])
     yield
     for server in servers:
@@ -112,7 +112,7 @@ def test_a_forked_process_has_the_environment_and_the_folder_of_its_caller(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1234")
     monkeypatch.setenv("DSMI_ZOO_CACHE", str(tmp_path))
-    monkeypatch.setenv("KMP_INIT_AT_FORK", "TRUE")  # which scikit-learn sets on import
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "TRUE")  # set by scikit-learn on import
     monkeypatch.chdir(tmp_path)
     before = pid_of_server()
     environment, folder = call_in_child(environment_and_folder)
@@ -144,7 +144,7 @@ def test_another_environment_gets_another_server_and_the_first_is_kept(
 ) -> None:
     assert forkserver.start(())
     first = pid_of_server()
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # which its client reads on import
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # read by its client on import
     assert call_in_child(os.getppid) == pid_of_server() != first
     monkeypatch.delenv("HF_ENDPOINT")
     assert call_in_child(os.getppid) == first
@@ -194,7 +194,7 @@ def test_a_server_that_is_killed_while_it_forks_costs_no_process_its_start(apart
     begun = []
     for number in range(6):
         if number % 2:
-            os.kill(pid_of_server(), signal.SIGKILL)  # and may be dead when the next is asked for
+            os.kill(pid_of_server(), signal.SIGKILL)  # perhaps not yet dead at the next call
         begun.append(call_in_child(os.getpid))
     assert len(set(begun)) == 6
 
@@ -209,7 +209,7 @@ def test_a_cluster_starts_although_its_server_is_killed_while_workers_fork(
         while len(killed) < 2 and not started.wait(0.02):
             for server in forkserver._servers:
                 pid = server._forkserver_pid
-                # Both workers, which have yet to import Dask; a single child asks whether the server is ready.
+                # Two children are the workers, before they import Dask; a single child is the readiness check.
                 if pid not in (None, *killed) and len(children(pid)) == 2:
                     server.kill()
                     killed.append(pid)
@@ -233,7 +233,7 @@ def test_a_cluster_starts_although_its_server_is_killed_while_workers_fork(
 def test_processes_that_start_at_once_fork_from_one_server_and_share_an_environment(
     server: None,
 ) -> None:
-    """Dask starts each worker in a thread of its own."""
+    """Dask starts each worker from a separate thread."""
     ours = forkserver._server_for(())
     enough = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Locks and drivers, where processes begin at one instant, die, stop, and find rubbish in a lock's place."""
+"""Locks and drivers when processes start at once, die, are suspended, or find other files in a lock's place."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ HERE, THERE = "host=here,boot=b,space=1", "host=there,boot=b,space=1"
 
 @pytest.fixture
 def script(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start a program that has `exclusive` and the other names, with the lock's path as ``lock``; killed in the end."""
+    """Start programs that have imported `exclusive` and the like and know the path ``lock``; kill them at the end."""
     started: list[subprocess.Popen[str]] = []
     pipe = subprocess.PIPE
     head = (
@@ -60,14 +60,14 @@ def seconds_to_take(lock: Path, **how: float) -> float:
 
 
 def a_lock_of(lock: Path, machine: str, pid: int, start: str = "5") -> Path:
-    """Somebody else's lock; returns its file."""
+    """Create another process's lock and return its file."""
     lock.mkdir(parents=True)
     file = lock / f"{machine},pid={pid},start={start},claim={pid:032x}"
     file.touch()
     return file
 
 
-# Drivers that begin at one instant.
+# Drivers that start at the same time.
 
 
 def begin_again_and_again(number: int, out: Path, barrier: Any, results: Any) -> None:
@@ -152,7 +152,7 @@ def stale(lock: Path) -> None:
 
 @pytest.fixture
 def in_memory(tmp_path: Path) -> Iterator[Path]:
-    """Return a folder of a file system in memory, where there is one: thousands of plays take 0.6 of the time."""
+    """Return a folder in /dev/shm if that is writable: thousands of plays take 0.6 of the time."""
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return
@@ -186,7 +186,7 @@ def test_one_claim_on_a_stale_lock_wins_in_every_interleaving(in_memory: Path) -
     assert explore(locks, acquired, in_memory / "f", given) > 200
 
 
-# Real processes that are killed and stopped.
+# Real processes that are killed or suspended.
 
 
 def test_no_two_processes_are_inside_and_the_others_go_on_while_processes_are_killed(
@@ -263,7 +263,7 @@ def test_a_forked_child_leaves_its_parents_lock_alone(
     assert line_of(owner) == "True"
 
 
-# Clocks, reused process numbers, hosts of one name.
+# Clocks, reused process numbers, hosts with the same name.
 
 
 def test_a_living_process_of_this_machine_keeps_its_lock_whatever_the_clock_says(
@@ -271,7 +271,7 @@ def test_a_living_process_of_this_machine_keeps_its_lock_whatever_the_clock_says
 ) -> None:
     with exclusive(tmp_path / "lock"):
         for file in (tmp_path / "lock", *(tmp_path / "lock").glob("*")):
-            os.utime(file, (1, 1))  # as if the clock had leapt by decades
+            os.utime(file, (1, 1))  # as if the clock had jumped by decades
         with pytest.raises(LockHeldError), acquired(tmp_path / "lock"):
             pass
 
@@ -318,14 +318,14 @@ def test_processes_of_another_host_with_the_same_name_are_not_looked_up_here(
         pass
 
 
-# Rubbish, full disks, file systems that fail.
+# Other files in a lock's place.
 
 
 def test_a_file_in_the_place_of_a_lock_is_kept_while_it_is_touched_and_then_taken(
     tmp_path: Path,
 ) -> None:
     lock = tmp_path / "lock"
-    lock.touch()  # as an earlier version left it that was killed before it had written its name
+    lock.touch()  # left by an earlier version that was killed before it wrote its name
     with pytest.raises(LockHeldError, match="an unknown process"), acquired(lock):
         pass
     assert seconds_to_take(lock, stale_after_s=0.3) > 0.3

@@ -1,4 +1,4 @@
-"""Locks where the disk is full, may only be read, or fails for a while."""
+"""Locks on disks that are full, read-only, or fail for a while."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from dsmi_zoo.jobs.runs.driver_lock import drivers, drivers_folder
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for 8 kB in 20 files; needs root."""
+    """Mount a file system with room for 8 kB in 20 inodes; needs root."""
     folder = tmp_path / "small"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=8k,nr_inodes=20", "tmpfs", str(folder)]
@@ -35,13 +35,13 @@ def test_a_full_disk_leaves_no_half_made_lock(small: Path) -> None:
         (small / "big").write_bytes(bytes(10_000))
     with exclusive(small / "lock"), pytest.raises(LockHeldError), acquired(small / "lock"):
         pass
-    with suppress(OSError):  # until there is no room for a name
+    with suppress(OSError):  # until no inode is left
         for number in range(30):
             (small / str(number)).touch()
     with pytest.raises(OSError, match="No space left"):
         exclusive(small / "lock").__enter__()
     (small / "0").unlink()
-    # Room for the folder, not for the file in it.
+    # There is room for the lock's folder, but not for the file in it.
     with pytest.raises(OSError, match="No space left"):
         exclusive(small / "lock").__enter__()
     assert not list(small.glob("lock*"))

@@ -1,4 +1,4 @@
-"""The order of entries, their shares, and locks that are not waited for."""
+"""The order of entries, their division into shares, and locks that are not waited for."""
 
 import math
 import os
@@ -53,7 +53,7 @@ def test_shares_hold_every_entry_once_and_differ_by_at_most_the_longest(
     assert sorted(j.slug for share in shares for j in share) == sorted(j.slug for j in zoo)
     expectation = Expectation(SAMPLES, look=False)
     seconds = {j.slug: expectation.seconds(j) for j in zoo}
-    # Of decoding a view, which is shared out too.
+    # The time to decode a view is divided among its jobs.
     slack = max(seconds.values()) + SAMPLES * DECODE_S
     loads = [sum(seconds[j.slug] for j in share) for share in shares]
     assert max(loads) - min(loads) <= slack * 2
@@ -66,7 +66,7 @@ def test_the_longest_go_first_within_a_factor_of_two_and_views_stay_together(
     zoo: list[Job],
 ) -> None:
     def seconds(entry: Job) -> float:
-        return Expectation(SAMPLES).seconds(entry) + SAMPLES * DECODE_S  # no view is there yet
+        return Expectation(SAMPLES).seconds(entry) + SAMPLES * DECODE_S  # no view exists yet
 
     ordered = longest_first(zoo, SAMPLES)
     assert sorted(j.slug for j in ordered) == sorted(j.slug for j in zoo)

@@ -1,4 +1,4 @@
-"""A task that adds scores to a row reports what the row says, also when an earlier attempt has written it."""
+"""The task that adds scores to a row: it reports the row's outcome even if an earlier attempt wrote the row."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Workers that neither work nor die."""
+"""Suspended workers, suspended drivers, and clusters that stay empty."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def _suspend_oneself() -> None:
 
 
 class Client:
-    """As much of a client as is asked whether its workers live; their hearts have stopped."""
+    """A stub of a client whose workers have stopped sending heartbeats."""
 
     status = "running"
 
@@ -72,7 +72,7 @@ class Client:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """The time that the driver sees; it passes when this is called."""
+    """Replace the driver's clock; only calls of the returned function advance it."""
     now = [1000.0]
     monkeypatch.setattr("dsmi_zoo.pipeline.engine.workers.time.monotonic", lambda: now[0])
 
@@ -105,7 +105,7 @@ def test_a_cluster_that_stays_empty_is_told_of_and_ends_the_run_in_one_line(
     for _ in range(400):
         workers.count()
         clock(5)
-    # After 2, 60, 600, 1200 and 1800 s.
+    # Logged after 2, 60, 600, 1200 and 1800 s.
     assert told.messages == ["waiting for workers at tcp://here"] * 5
     clock(5)
     with pytest.raises(

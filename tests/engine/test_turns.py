@@ -1,4 +1,4 @@
-"""Locks of the machine, a model's clock, and turns on a GPU that several processes share."""
+"""Machine-wide locks, the time limit of a model, and turns on a GPU that several processes share."""
 
 import os
 import signal
@@ -130,10 +130,10 @@ def test_a_turn_waits_outside_the_models_time_and_gives_its_memory_back(tmp_path
         assert process.stdout is not None
         with machine_lock("device meta"):
             assert process.stdout.readline() == "imported\n"
-            time.sleep(limit_s + 1)  # a clock that ran would have ended the process
+            time.sleep(limit_s + 1)  # a running clock would have ended the process
         said = process.communicate(timeout=60)
     assert (process.returncode, *said) == (0, "cpu, then meta\n", "")
     model, clock = torch.nn.Linear(3, 2), ModelClock(None, tmp_path / "log")
     with holder("device cpu", "alone", 600) as process, gpu_turn(model, torch.device("cpu"), clock):
-        process.kill()  # which nobody waited for
+        process.kill()  # the CPU needs no turn, so nothing waited for it
     assert model.weight.device.type == "cpu"

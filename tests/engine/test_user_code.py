@@ -1,4 +1,4 @@
-"""Code of the user's own, a measure's or a builder's: whatever it does, every entry ends with a row that says so."""
+"""Hostile user code in measures and builders: whatever it does, every entry ends with a row that reports it."""
 
 import hashlib
 import sys
@@ -47,7 +47,7 @@ ENDS = {
 
 @pytest.fixture
 def fates(small_run: Path, tmp_path: Path) -> dict[str, str]:
-    """A measure that meets each of the six models with another fate; the fates by model."""
+    """Write a measure that acts differently on each of the six models; return the name of each model's act."""
     entries = sorted(read_run(small_run).entries, key=lambda entry: entry.slug)
     of_model = {entry.model: fate for entry, fate in zip(entries, FATES, strict=True)}
     of_embedding = {}

@@ -1,4 +1,4 @@
-"""Downloads in waves that fit a budget, one process at a time."""
+"""Downloads in waves that fit a budget, and locks that admit one process at a time."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_a_lock_whose_owner_died_or_stopped_beating_is_taken_over(tmp_path: Path
     subprocess.run([sys.executable, "-c", code, lock], check=True, timeout=60)
     assert lock.exists()
     started = time.monotonic()
-    with exclusive(lock):  # at once, not when it is stale, which is after three minutes
+    with exclusive(lock):  # at once, not after the three minutes until it is stale
         assert lock.exists()
     assert time.monotonic() - started < STALE_AFTER_S / 2
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Embeddings and labels from files: the formats that people have, what is refused, and that nothing is executed."""
+"""Embeddings and labels from files: common formats, refusals, and pickles that are never executed."""
 
 import io
 import json
@@ -197,7 +197,7 @@ def test_an_empty_cell_is_a_missing_label_and_the_word_nan_is_text(tmp_path: Pat
 
 
 class Payload:
-    """Would write a file when unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

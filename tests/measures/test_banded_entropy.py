@@ -1,4 +1,4 @@
-"""The entropy of a large spectrum, from a band and determinants: equal to that of all eigenvalues."""
+"""The entropy of a large spectrum from a band matrix and determinants, against that from all eigenvalues."""
 
 from threading import Barrier
 
@@ -48,7 +48,7 @@ def test_a_matrix_that_is_a_band_already_and_one_of_zeros_stay_what_they_are() -
 def test_a_band_is_the_same_to_the_last_bit_from_one_thread_and_from_several(kind: type) -> None:
     matrix = positive(700, 400).astype(kind)
     with one_blas_thread():
-        of_one = in_threads(lambda _: banded(matrix), [0, 1])  # threads of ours start no others
+        of_one = in_threads(lambda _: banded(matrix), [0, 1])  # which start no further threads
     with threadpool_limits(4, "blas"), one_blas_thread():
         of_four = banded(matrix)
     np.testing.assert_array_equal(of_one[0], of_four)

@@ -1,4 +1,4 @@
-"""What a row by default may cost: nothing in it is dearer than what the paper's measures take."""
+"""The cost of a default row: no column takes much longer than the paper's measures."""
 
 import time
 
@@ -25,6 +25,6 @@ def test_no_column_of_a_default_row_costs_four_times_what_dse_costs() -> None:
             begun = time.process_time()
             COMPUTATIONS[one.name].result(context)
             spent[one.name] = time.process_time() - begun
-    of_entropy = spent["saturated"]  # the first that needs it
+    of_entropy = spent["saturated"]  # the first column that needs the entropy
     dear = {name: cost / of_entropy for name, cost in spent.items() if cost > 4 * of_entropy}
     assert not dear

@@ -1,4 +1,4 @@
-"""Every score of a degenerate embedding has a value, or a reason why it has none."""
+"""Scores of degenerate embeddings: each has a value or a reason for having no value."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from dsmi_zoo.pipeline.measures.catalog import (
 )
 
 GENTLE = settings(max_examples=60, deadline=None)
-FAILED = "its computation failed"  # a fault of ours, whose cause has no words yet
+FAILED = "its computation failed"  # the reason for an unforeseen error of ours
 
 
 def most_rows_the_same(Z, share):
@@ -73,13 +73,13 @@ def degenerate(kind, classes, n, scale=1.0, repeats=1, seed=0):
 
 
 def measured(Z, y, images, clusters):
-    """Return the values and the reasons of every score that can be asked for."""
+    """Return the values of all scores, and the reasons of those without a value."""
     values = measure(Z, y, scores=BY_NAME, image_ids=images, input_clusters=clusters)
     return values, parse_reasons(values.pop(UNDEFINED, ""))
 
 
 def lacking_a_reason(values, reasons):
-    """Return the scores that have neither a value nor a reason; an error may share its score's."""
+    """Return the scores that have neither a value nor a reason; a standard error may share its score's reason."""
     known = values.keys() | reasons.keys()
     return [name for name in BY_NAME if name not in known and name[:-3] not in reasons]
 

@@ -1,4 +1,4 @@
-"""The standard error of an estimated entropy covers rounding, whatever the processor, the threads or the order."""
+"""Standard errors of estimated entropies: they cover rounding for any processor, threads and order of points."""
 
 import numpy as np
 import pytest
@@ -44,11 +44,11 @@ ROUNDED = {
     "every point alone": 100 * normal(N),
     "two far clusters of one point": np.repeat([[0.0], [1e4]], N // 2, axis=0) + 1e-3 * normal(N),
 }
-"""Embeddings of which the probes say the same: all that is left is rounding."""
+"""Embeddings for which all probes agree, so that only rounding is left."""
 
 
 def covered(Z, draws, monkeypatch):
-    """For each of some seeds, orders of the points and ways of rounding, whether the error is within two bars."""
+    """Return, for each draw of seed, order of points and precision, whether the error is within two standard errors."""
     monkeypatch.setattr("dsmi_zoo.pipeline.measures.dse.operator._TILE", 256)
     truth = diffusion_spectral_entropy(Z, sigma=SIGMA, method="exact")
     found = []
@@ -65,7 +65,7 @@ def covered(Z, draws, monkeypatch):
 
 @pytest.mark.parametrize("name", SAMPLED)
 def test_two_standard_errors_cover_the_truth_19_times_in_20(name, monkeypatch):
-    # Six of twelve or fewer happen to a correct error once in 100,000 times.
+    # With a correct standard error, six of twelve or fewer are covered once in 100,000 times.
     assert sum(covered(SAMPLED[name], MANY, monkeypatch)) > MANY // 2
 
 
@@ -75,7 +75,7 @@ def test_the_standard_error_covers_rounding_every_time(name, monkeypatch):
 
 
 def matrix_of(Z):
-    """The diffusion matrix without its largest eigenvalue, in float64."""
+    """Return the diffusion matrix without its largest eigenvalue, in float64."""
     kernel = gaussian_kernel(squared_distances(Z), SIGMA)
     roots = np.sqrt(kernel.sum(axis=1))
     top = roots / np.linalg.norm(roots)
@@ -90,7 +90,7 @@ def test_the_operator_states_how_far_float32_is_off(name, held_bytes):
     X = operator.normalise(normal(N, 40))[:, 1:]
     product = operator.times(X)
     noise = operator.noise(X, product)
-    # A sample of 64 rows tells the length of all 600 within a factor.
+    # A sample of 64 rows gives the norm over all 600 rows only within a factor.
     assert (np.linalg.norm(product - matrix @ X, axis=0) <= 4 * noise).all()
     assert abs(operator.trace - np.trace(matrix)) <= 2 * operator.trace_error + 1e-14 * N
     assert abs(operator.squared_norm - np.vdot(matrix, matrix)) <= operator.squared_norm_error(
@@ -109,7 +109,7 @@ def test_a_recurrence_ends_where_the_next_vector_is_rounding(precision):
         krylov.step(operator, no_ritz)
     nodes, weights = krylov.rules(radau=False)
     with_zero, weights_with_zero = krylov.rules(radau=True)
-    # The sketch lies in the space of eigenvalue 1, so one step tells all; the last vector has a part of eigenvalue 0.
+    # The sketch lies in the eigenspace of 1, so one step is enough; the last vector has a component of eigenvalue 0.
     assert (np.array(krylov.off_diagonal)[:, :-1] == 0).all()
     assert not krylov.current[:, :-1].any()
     np.testing.assert_allclose((nodes * weights).sum(axis=1)[:-1], 1, rtol=1e-6)

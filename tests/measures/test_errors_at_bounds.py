@@ -1,4 +1,4 @@
-"""Standard errors where a score is at a bound: above 0, or empty with a reason."""
+"""Standard errors of scores at a bound: above 0, or undefined with a reason."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_saturated_entropy_has_no_error_but_a_reason() -> None:
 
 
 def test_the_error_of_scale_free_information_is_its_spread_over_fresh_images() -> None:
-    """Random halves stated 0.6 of it, and a third for 2,000 points."""
+    """Random halves gave 0.6 of the spread, and a third of it for 2,000 points."""
     found = [both("dsmi_z_y_scale_free", *drawn(seed)) for seed in range(24)]
     values, errors = np.array([list(one.values()) for one in found]).T
     assert 0.8 < np.median(errors) / np.std(values, ddof=1) < 1.7

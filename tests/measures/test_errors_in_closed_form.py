@@ -1,4 +1,4 @@
-"""Standard errors in closed form: what random halves give, and what actually varies."""
+"""Standard errors in closed form, against random halves and against the spread over fresh draws."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def drawn(seed: int, width: int, images: np.ndarray | None = None) -> MeasureCon
 def test_the_density_of_an_image_is_what_its_evidence_adds(width: int) -> None:
     context = drawn(0, width)
     regression, Z = _regression(context), context.points.values
-    Z = Z / 2.0 ** int(np.frexp(np.abs(Z).max())[1])  # as it is decomposed
+    Z = Z / 2.0 ** int(np.frexp(np.abs(Z).max())[1])  # scaled as for the decomposition
     n = context.n
     of_classes = []
     for of_class in range(CLASSES):

@@ -1,4 +1,4 @@
-"""Estimated entropies: honest for every seed, and no more products than the tolerance takes."""
+"""Estimated entropies: right standard errors for every seed, and no more products than the tolerance needs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The estimators that DSMI is held against, against closed forms; and the data whose truth is known."""
+"""The estimators that DSMI is compared with, against closed forms; and simulated data with a known truth."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 
 
 def gaussian_pair(rho: float, n: int = 1000, d: int = 2) -> tuple[np.ndarray, np.ndarray, float]:
-    """Correlated normal variables and their mutual information, -d/2 log2(1 - rho^2) bits."""
+    """Return correlated normal variables and their mutual information, -d/2 log2(1 - rho^2) bits."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, d))
     return x, rho * x + np.sqrt(1 - rho**2) * rng.normal(size=(n, d)), -d / 2 * np.log2(1 - rho**2)
@@ -56,7 +56,7 @@ def test_ksg_of_labels_is_scikit_learns_in_one_column() -> None:
     labels = np.repeat(np.arange(4), 100)
     z = rng.normal(size=(400, 1)) + labels[:, None]
     theirs = mutual_info_classif(z, labels, n_neighbors=3, random_state=0)[0] / np.log(2)
-    # Theirs adds noise of 1e-10 to break ties, of which there are none.
+    # scikit-learn adds noise of 1e-10 to break ties, but there are no ties here.
     assert ksg_label_information(z, labels) == pytest.approx(theirs, abs=1e-3)
 
 
@@ -77,7 +77,7 @@ def test_neighbours_are_counted_alike_with_trees_and_without(seed: int) -> None:
     Z = rng.normal(size=(60, 10))
     distances = np.sort(np.linalg.norm(Z[:, None] - Z[None], axis=2), axis=1)
     radius = distances[:, 4] * rng.uniform(0.5, 1.5)
-    # The same distances, but more columns than trees are used for.
+    # The same distances, but too many columns for trees.
     padded = np.hstack([Z, np.zeros((60, 10))])
     np.testing.assert_array_equal(_counts_within(Z, radius), _counts_within(padded, radius))
 

@@ -26,7 +26,7 @@ K, T = 15, 3
 
 
 def entropy_of(Z):
-    """DSE as in ``manylatents.metrics.diffusion_spectral_entropy``, by loops."""
+    """Return DSE as in ``manylatents.metrics.diffusion_spectral_entropy``, computed by loops."""
     n = len(Z)
     k = min(K, n - 1)
     distances = np.linalg.norm(Z[:, None] - Z[None], axis=2)
@@ -164,7 +164,7 @@ def test_the_sparse_operator_is_the_square_of_the_dense_matrix():
     np.testing.assert_allclose(dense @ roots, roots, rtol=1e-12)
     operator = KnnOperator(matrix, roots)
     values = np.linalg.eigvalsh(dense)[:-1]
-    assert values.min() < -0.01  # so that the square is needed
+    assert values.min() < -0.01  # negative, so that the square is needed
     assert operator.trace == pytest.approx(np.sum(values**2))
     assert operator.squared_norm == pytest.approx(np.sum(values**4))
 

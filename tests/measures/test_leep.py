@@ -25,14 +25,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def drawn(seed: int, n: int = 300, width: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of some classes, and labels of three that follow from them in part."""
+    """Return probabilities of ``width`` classes, and labels of three classes that they partly predict."""
     generator = np.random.default_rng(seed)
     labels = np.arange(n) % 3
     return softmax(2 * np.eye(width)[labels] + generator.normal(size=(n, width))), labels
 
 
 def published(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Equations 1 and 2 of Nguyen et al., one number at a time."""
+    """Return LEEP by equations 1 and 2 of Nguyen et al., one number at a time."""
     n, width = probabilities.shape
     count = labels.max() + 1
     joint = [[0.0] * width for _ in range(count)]
@@ -75,7 +75,7 @@ def test_leep_of_certain_predictions_is_their_nce() -> None:
 def test_its_standard_error_is_the_spread_over_fresh_images() -> None:
     values, errors = np.array([leep(*drawn(seed), np.arange(300)) for seed in range(60)]).T
     assert np.median(errors) / values.std(ddof=1) == pytest.approx(1, abs=0.3)
-    # Repeats say nothing new.
+    # Repeats of an image add no information.
     probabilities, labels = drawn(0)
     thrice = leep(np.repeat(probabilities, 3, axis=0), np.repeat(labels, 3), np.arange(900) // 3)
     assert thrice == pytest.approx((values[0], errors[0]))
@@ -158,7 +158,7 @@ def test_a_row_has_nce_and_leep_of_its_classifier_or_the_reason_why_not(
     *_, reasons = scored_by_classifier(embedding, numbers, numbers)
     assert reasons["leep_se"] == "each class has one image"
 
-    monkeypatch.setattr(forward, "MAX_PROBABILITIES", 69)  # one less than they are
+    monkeypatch.setattr(forward, "MAX_PROBABILITIES", 69)  # one less than the 70 probabilities
     wide = embed_inputs(network(), images(), CPU, probabilities=True)
     _, scores, reasons = scored_by_classifier(wide, labels, numbers)
     assert "leep" not in scores

@@ -10,7 +10,7 @@ from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
 
 
 def repeated(images: int = 40, repeats: int = 3, d: int = 6, spread: float = 0.5, seed: int = 0):
-    """Rows [images * repeats, d] around centres of their images, and the image of each row."""
+    """Return rows [images * repeats, d] around the centre of each image, and the image of each row."""
     generator = np.random.default_rng(seed)
     of_row = np.repeat(np.arange(images), repeats)
     centres = generator.normal(size=(images, d)) * np.linspace(2, 0.2, d) + 3
@@ -18,7 +18,7 @@ def repeated(images: int = 40, repeats: int = 3, d: int = 6, spread: float = 0.5
 
 
 def written_out(Z: np.ndarray, n: int, q: int) -> float:
-    """Equations 1 to 4 of the paper, for n images with q rows each."""
+    """Return LiDAR by equations 1 to 4 of the paper, for n images with q rows each."""
     e = Z.reshape(n, q, -1)
     mu_x = e.mean(axis=1)
     mu = mu_x.mean(axis=0)

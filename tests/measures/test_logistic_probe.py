@@ -47,7 +47,7 @@ def test_the_logistic_probe_is_scikit_learns_search_within_each_fold(
         guesses[test] = search.fit(Z[train], classes[train]).predict(Z[test])
     right = np.bincount(images, weights=guesses == classes) > repeats / 2
     context = MeasureContext(Z, classes, images, None, MeasureSettings(seed=seed))
-    # The solver stops earlier, which may turn a row between two classes.
+    # Our solver stops earlier, which may flip a row between two classes.
     assert (hits(context) != right).sum() <= 1
     assert 40 < 100 * right.mean() < 98
 

@@ -1,4 +1,4 @@
-"""Files of embeddings and labels of anybody's making: an array, or one line."""
+"""Hostile files of embeddings and labels: each gives an array or a one-line refusal."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def zipped(name: str, content: bytes, method: int = zipfile.ZIP_DEFLATED) -> byt
 
 
 def claiming(archive: bytes, size: int) -> bytes:
-    """A zip archive whose directory says that its first member becomes ``size`` bytes."""
+    """Return a zip archive whose directory claims that its first member unpacks to ``size`` bytes."""
     changed = bytearray(archive)
     directory = changed.rindex(b"PK\x01\x02")
     struct.pack_into("<I", changed, directory + 24, size)
@@ -114,7 +114,7 @@ def test_a_hostile_file_is_refused_in_one_line(
     suffix, content = HOSTILE[what]
     path = tmp_path / f"any.{suffix}"
     path.write_bytes(content())
-    # An archive's member is only as large as it claims once it is decompressed: memory for it may be lacking.
+    # Whether an archive's member has its claimed size shows only when it is unpacked: memory for it may be lacking.
     _, line = answer_or_refusal(lambda: read_array(path), path, may_lack_memory=True)
     assert line
     assert not (tmp_path / "was-run").exists()
@@ -158,7 +158,7 @@ def test_a_damaged_file_is_an_array_or_refused_in_one_line(
     path = tmp_path / f"any.{suffix}"
     path.write_bytes(content[: cut % len(content)] if is_cut else content)
     for read in (lambda: read_array(path), lambda: read_labels(path, 8)):
-        # PyTorch's old format is a chain of pickles, and asks for what any of them claims; there is no more to be had.
+        # PyTorch's old format is a chain of pickles, and allocates what any of them claims: memory may be lacking.
         array, _ = answer_or_refusal(read, path, may_lack_memory=suffix in ("npz", "pth"))
         assert array is None or isinstance(array, np.ndarray)
 
@@ -200,7 +200,7 @@ def test_any_file_is_an_array_or_refused_in_one_line(
 
 
 def claiming_tables() -> dict[str, pa.Table]:
-    """Tables that take a few kilobytes on the disk, and a terabyte or so in memory."""
+    """Return tables that take a few kilobytes on disk but 1.2 GB (numbers) or 1 TB (texts) in memory."""
     number = pa.DictionaryArray.from_arrays(
         pa.array(np.zeros(150_000_000, np.int8)), pa.array([1.5])
     )

@@ -1,4 +1,4 @@
-"""Every measure equals the package `dse-dsmi`, on the same float64 values, within 1e-6 bits."""
+"""The measures against the package `dse-dsmi`: equal within 1e-6 bits on the same float64 values."""
 
 import random
 import warnings
@@ -30,7 +30,7 @@ SCALES = [1e-2, 0.3, 1.0, 3.0, 1e2]
 
 @pytest.fixture(autouse=True)
 def _reference_keeps_to_itself():
-    """The reference seeds the global generator and divides by zero with a warning."""
+    """Undo side effects: the reference seeds the global generator and divides by zero with a warning."""
     state = random.getstate()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -43,7 +43,7 @@ def embedding(n, d, scale=1.0, seed=0):
 
 
 def unequal_classes(n, seed=0):
-    """Classes of sizes 1, about n/2, and the rest in three."""
+    """Return labels of a class of 1, a class of about n/2, and three classes that share the rest."""
     labels = np.random.default_rng(seed).choice([3, 7, 8, 11], size=n, p=[0.5, 0.2, 0.2, 0.1])
     labels[0] = 42
     labels[-1] = 3
@@ -77,7 +77,7 @@ def test_diffusion_entropy_equals_the_reference(n, d, scale, sigma):
 
 @pytest.mark.parametrize(("n", "d"), [(10, 2), (37, 64), (150, 300)])
 def test_diffusion_entropy_at_half_a_step_equals_the_reference(n, d):
-    # A square root makes much of eigenvalues that are rounding noise, so these spectra have none
+    # A square root inflates eigenvalues that are rounding noise, so these spectra have none
     Z = embedding(n, d)
     expected = reference_dse(Z, np.sqrt(d) / 2, t=0.5)
     assert diffusion_spectral_entropy(Z, sigma=np.sqrt(d) / 2, t=0.5) == pytest.approx(
@@ -159,7 +159,7 @@ def test_a_constant_dimension_is_one_bin_without_a_warning_as_in_the_reference()
 def test_duplicates_and_offsets_equal_the_reference_on_centred_values(offset, scale):
     Z = scale * (embedding(200, 64) + offset)
     Z[50:60] = Z[0]
-    # The reference's distances lose digits far from the origin, ours do not: it gets the centred values
+    # The reference's distances lose digits far from the origin, ours do not, so it gets centred values
     for sigma in (None, 10):
         expected = reference_dse(Z - Z.mean(axis=0), sigma)
         assert diffusion_spectral_entropy(Z, sigma=sigma) == pytest.approx(expected, abs=TOLERANCE)
@@ -196,7 +196,7 @@ def test_clusters_of_vectors_are_the_references_partition_and_give_its_informati
     X = load_digits().data[:250]
     Z = embedding(250, 10) + X[:, :10] / 8
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its graph may be in pieces
+        warnings.simplefilter("ignore")  # its graph may be disconnected
         expected, partition = reference_information(
             Z, X, n_clusters=n_clusters, gaussian_kernel_sigma=np.sqrt(10)
         )

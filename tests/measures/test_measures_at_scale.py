@@ -1,4 +1,4 @@
-"""Estimated entropies against all eigenvalues in float64; float32; bad input to every method; the device."""
+"""Estimated entropies against exact ones in float64; float32; awkward input to every method; imports and threads."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ METHODS = ("exact", "lanczos")
 
 @pytest.fixture
 def _estimated_from_few(monkeypatch):
-    """Let the estimation begin at 130 points, where the exact value is cheap."""
+    """Start estimation at 130 points, where the exact value is cheap."""
     monkeypatch.setattr(estimate_module, "ESTIMATED_FROM", 129)
 
 
@@ -45,7 +45,7 @@ def embedding(n=600, d=32, scale=1.0, seed=0, rank=None):
 
 
 def close(found: Estimate, truth: float) -> bool:
-    """Within four standard errors, and what float32 leaves."""
+    """Return whether the error is within four standard errors plus 1e-4 for float32."""
     return abs(found.value - truth) <= 4 * found.standard_error + 1e-4
 
 
@@ -87,7 +87,7 @@ def test_the_estimate_holds_whatever_the_data(n, d, scale, seed):
     assert close(found, diffusion_spectral_entropy(Z, method="exact"))
 
 
-# At 0.3 all eigenvalues but the first are below a thousandth.
+# At a scale of 0.3 all eigenvalues but the first are below a thousandth.
 @pytest.mark.parametrize("scale", [0.3, 1])
 def test_the_standard_error_covers_the_truth_about_95_times_in_100(scale):
     Z = scale * np.maximum(embedding(520, 64), 0)
@@ -232,7 +232,7 @@ def test_float32_is_not_used_where_it_would_not_do():
     assert single == double
 
 
-# What every method must make of awkward input
+# Awkward input to every method
 
 
 @pytest.mark.usefixtures("_estimated_from_few")
@@ -339,7 +339,7 @@ def test_an_unknown_method_is_refused():
         diffusion_spectral_entropy(embedding(6, 2), method="chebyshev")
 
 
-# The device
+# Imports and threads
 
 
 def test_float64_loads_no_torch():

@@ -1,4 +1,4 @@
-"""Embeddings and labels as people have them: a right answer, or one line that says what is wrong."""
+"""Embeddings and labels in the forms that users have: a right answer or a one-line refusal."""
 
 import datetime
 import decimal
@@ -213,7 +213,7 @@ def refused(words: str, function: Callable[..., Any], *arguments: Any) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-# Whatever Python can hold
+# Arbitrary Python values
 
 scalars = st.one_of(
     st.none(),
@@ -284,7 +284,7 @@ TORCH = [
 
 @st.composite
 def containers(draw: st.DrawFn) -> Any:
-    """Some values in a container that a user may have them in."""
+    """Draw values in a container that a user may have."""
     shape = draw(
         st.one_of(SHAPES, st.integers(0, 4).map(lambda n: (n,)), st.just((2, 2, 2)), st.just(()))
     )
@@ -319,7 +319,7 @@ def containers(draw: st.DrawFn) -> Any:
 
 
 def result_or_line(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What it returns, or None where it refuses by a ValueError of one line."""
+    """Return the function's result, or None if it raises a one-line ValueError."""
     try:
         return function(*arguments)
     except ValueError as error:

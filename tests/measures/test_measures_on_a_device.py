@@ -1,7 +1,7 @@
-"""The measures on a device: NumPy's values, and nothing as large as all pairs of points comes back.
+"""The measures on a device: NumPy's values, and no transfer to the host as large as all pairs of points.
 
-array_api_strict stands for the device: an array of its second device cannot be mixed with those of the host, nor be
-read by NumPy, but by an explicit transfer. Torch's tensors on the CPU take the way of those on a GPU.
+array_api_strict stands for the device: an array on its second device cannot be mixed with host arrays or read by NumPy
+without an explicit transfer. Torch tensors on the CPU take the same code path as those on a GPU.
 """
 
 import array_api_compat
@@ -56,7 +56,7 @@ def assert_same(found, expected):
 
 @pytest.fixture
 def transfers(monkeypatch):
-    """How many numbers each transfer to the host has."""
+    """Record the size of each transfer to the host."""
     sizes = []
 
     def counted(array, device, to_device=array_api_compat.to_device):
@@ -113,7 +113,7 @@ def test_float32_eigenvalues_are_those_of_the_host(monkeypatch):
 
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_nothing_as_large_as_all_pairs_comes_back(monkeypatch, transfers, repeats):
-    # Matrices of few points are solved by the host, some at a time.
+    # The host solves small matrices, in batches.
     for module in (spectrum, subsets):
         monkeypatch.setattr(module, "SMALL", 20)
     monkeypatch.setattr(subsets, "BLOCK_NUMBERS", 4_000)
@@ -156,7 +156,7 @@ def test_a_wrong_tensor_on_a_gpu_is_refused_as_any_other_input(monkeypatch, tens
         measure(tensor)
 
 
-# A row
+# Rows of a run
 
 
 def of_a_row(Z, data):
@@ -166,7 +166,7 @@ def of_a_row(Z, data):
 
 @pytest.fixture
 def _the_cpu_as_a_gpu(monkeypatch):
-    """Let tensors on the CPU be what they would be on a GPU."""
+    """Treat tensors on the CPU as if they were on a GPU."""
     monkeypatch.setattr(conversion, "DEVICES", ("cpu",))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)

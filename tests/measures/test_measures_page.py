@@ -1,4 +1,4 @@
-"""What ``docs/measures.md`` says of published code, limits and scale, held against that code and ours."""
+"""The claims of ``docs/measures.md`` on published code, limits and scale, checked against that code and ours."""
 
 import inspect
 
@@ -23,7 +23,7 @@ def embedding(
     signal: float = 0.5,
     decay: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian classes whose variances fall by a power of the dimension, in a random basis, with an offset."""
+    """Return Gaussian classes whose variances fall by a power of the dimension, in a random basis, with an offset."""
     rng = np.random.default_rng([11, seed])
     y = np.repeat(np.arange(len(sizes)), sizes)
     axes = np.arange(1, d + 1) ** -decay
@@ -32,7 +32,7 @@ def embedding(
 
 
 def several() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Two dozen embeddings of as many signals and spectra."""
+    """Return 24 embeddings that differ in signal and spectrum."""
     rng = np.random.default_rng(0)
     return [
         embedding(seed, d=128, signal=rng.uniform(0.2, 1.5), decay=rng.uniform(0, 1.2))
@@ -49,7 +49,7 @@ def coding_rate(Z: np.ndarray, eps: float = 1e-4) -> float:
 
 
 def published_transrate(Z: np.ndarray, y: np.ndarray, *, scaled: bool) -> float:
-    """The authors' listing; their code scales first."""
+    """Return TransRate by the authors' listing, or ``scaled`` first as in their code."""
     if scaled:
         Z = Z / np.sqrt(np.trace(Z @ Z.T))
     Z = Z - Z.mean(axis=0, keepdims=True)
@@ -90,7 +90,7 @@ def test_a_tenth_of_the_scale_reorders_sfda_and_hardly_transrate() -> None:
 
 
 def copied_logme(f: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """The fixed point of the authors' repository, and what its evidence lacks, the means over classes."""
+    """Return the evidence at the fixed point of the authors' code and the term it lacks, as means over classes."""
     n, d = f.shape
     u, s, _ = np.linalg.svd(f, full_matrices=False)
     sigma = s**2
@@ -141,7 +141,7 @@ def test_the_copied_logme_then_follows_the_width_and_ours_does_not() -> None:
 
 
 def published_pactran(Z: np.ndarray, y: np.ndarray) -> float:
-    """As the authors' code, with the Hessian of the loss summed over samples, and the trace of its whole diagonal."""
+    """Return PACTran by the authors' code: the Hessian of the summed loss, and the trace of its whole diagonal."""
     (n, d), k = Z.shape, y.max() + 1
     X = Z - Z.mean(axis=0)
     fitted = LogisticRegression(C=10, tol=1e-6, max_iter=10_000).fit(X, y)
@@ -156,7 +156,7 @@ def test_pactran_is_the_codes_but_for_the_hessian_of_a_sum_and_depends_on_scale(
     ours = [value_of("pactran_gauss", *one) for one in some]
     theirs = [published_pactran(*one) for one in some]
     assert spearmanr(ours, theirs).statistic == pytest.approx(0.99, abs=0.01)
-    # About the same for each: ln n, as far as the logarithm's 1 is small.
+    # They differ by about 5 k/n ln n, as far as the 1 inside the logarithm is small.
     assert np.subtract(theirs, ours) == pytest.approx(5 * CLASSES / 300 * np.log(300), rel=0.4)
     smaller = [value_of("pactran_gauss", Z / 10, y) for Z, y in some]
     assert spearmanr(ours, smaller).statistic == pytest.approx(0.95, abs=0.02)
@@ -166,7 +166,7 @@ def test_pactran_is_the_codes_but_for_the_hessian_of_a_sum_and_depends_on_scale(
 
 
 def published_n_leep(Z: np.ndarray, y: np.ndarray) -> float:
-    """With full covariances."""
+    """Return N-LEEP with full covariances instead of diagonal ones."""
     points = PCA(0.8).fit_transform(Z)
     points /= np.sqrt((points**2).mean())
     share = GaussianMixture(5 * CLASSES, random_state=0).fit(points).predict_proba(points)
@@ -192,7 +192,7 @@ def test_clid_as_a_product_orders_otherwise_than_the_standardised_sum() -> None:
 
 
 def overlap(components: np.ndarray, y: np.ndarray) -> float:
-    """GBC's equation for spherical Gaussians in these components."""
+    """Return GBC by its equation for spherical Gaussians in these components."""
     k = components.shape[1]
     of_classes = [components[y == c] for c in range(y.max() + 1)]
     total = 0.0
@@ -214,7 +214,7 @@ def test_gbc_leaves_out_components_without_variance() -> None:
 
 
 def published_alpha(Z: np.ndarray, first: int) -> float:
-    """Stringer's fit from this place, counted from 0, to the 100th or last."""
+    """Return Stringer's fit from the eigenvalue of index ``first`` to the 100th or the last."""
     eigenvalues = np.linalg.eigvalsh(np.cov(Z.T))[::-1]
     place = np.arange(first, min(100, *Z.shape))
     ones = np.ones(len(place))
@@ -253,7 +253,7 @@ def test_rows_within_a_millionth_of_the_typical_distance_count_once(
 ) -> None:
     Z = np.random.default_rng(0).normal(size=(60, 4))
     typical = np.sqrt(np.mean(np.sum((Z[:, None] - Z) ** 2, axis=2)))
-    near = Z[:1] + apart * typical / 2  # by half in each of four columns
+    near = Z[:1] + apart * typical / 2  # a distance of apart * typical over four columns
     context = MeasureContext(np.concatenate([Z, near]), None, None, None, MeasureSettings())
     assert len(context.different_image_points) == left
 

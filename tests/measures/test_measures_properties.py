@@ -1,4 +1,4 @@
-"""What the measures must satisfy whatever the data: invariances, bounds, closed forms, and the null."""
+"""Properties of the measures for any data: invariances, bounds, closed forms, and the null."""
 
 import numpy as np
 import pytest

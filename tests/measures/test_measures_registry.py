@@ -1,4 +1,4 @@
-"""`measure`, measures of the user's own, and every refusal."""
+"""`measure`, users' own measures, and all refusals."""
 
 import random
 import re
@@ -157,7 +157,7 @@ def test_importing_the_measures_imports_no_heavy_library():
     assert done.stdout.strip() == "[]"
 
 
-# What is refused, and how
+# Refusals
 
 Z, LABELS = np.random.default_rng(0).normal(size=(6, 2)), np.array([0, 0, 0, 1, 1, 1])
 NAN = np.array([[0.0, 1], [np.nan, 2], [np.inf, -np.inf]])
@@ -294,7 +294,7 @@ def refused(words, function, *arguments, **settings):
     assert "\n" not in str(caught.value)
 
 
-# Measures of the user's own
+# Selected scores, missing labels, users' own measures
 
 
 def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
@@ -311,7 +311,7 @@ def test_without_labels_the_measures_of_the_embedding_alone_are_left() -> None:
         "mst_dimension",
     }
     scores |= {"offset_share", "clid", "dse_z_knn", "nesum", "matrix_entropy"}
-    at_a_bound = {"cse_z_se"}  # each row in a bin of its own
+    at_a_bound = {"cse_z_se"}  # each row is alone in its bin
     errors = {f"{score}_se" for score in scores} - at_a_bound
     assert set(values) == diagnostics | scores | errors | {UNDEFINED}
     labelled = measure(Z, np.arange(240) % 3)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long
 
 
 def sample(seed, size=30, classes=6, d=20, separation=0.5, scale=1.0):
-    """A fresh sample of one distribution, with as many points of each class every time."""
+    """Return a fresh sample of one distribution, with ``size`` points of each class."""
     labels = np.repeat(np.arange(classes), size)
     centres = separation * np.random.default_rng(5).normal(size=(classes, d))
     generator = np.random.default_rng([7, seed])
@@ -102,16 +102,16 @@ def test_the_names_of_classes_and_images_do_not_matter():
     ("separation", "scale"), [pytest.param(0.5, 1.0, marks=pytest.mark.slow), (1.5, 0.4)]
 )
 def test_the_error_of_no_score_is_far_from_its_spread_over_fresh_samples(separation, scale):
-    """Quarters of the images stated a fifth of some. Trees of half the points say too little: not the MST dimension."""
+    """Quarters gave a fifth of some spreads. No MST dimension: trees of half the points understate its error."""
     samples = [sample(seed, size=24, separation=separation, scale=scale) for seed in range(40)]
     names = [
         one.name for one in ROW_MEASURES if one.needs != "input_clusters" and one.unit != "text"
     ]
     names = [name for name in names if not name.startswith("logistic_probe")]  # a closed form
     quick = {"null_permutations": 1, "repetitions": 2}
-    # An error costs as much as eight values and varies less: that of every other sample is enough.
+    # An error costs as much as eight values and varies less, so every other sample is enough.
     rows = pd.DataFrame([measure(Z, labels, **quick, scores=names) for Z, labels in samples[::2]])
-    # One that is at a bound in most draws has an error only where it happens not to be.
+    # A score that is at a bound in most draws has an error only in the other draws.
     known = rows.notna().mean() > 0.5
     scores = [s for s in rows if known.get(f"{s}_se", False) and s != "mst_dimension"]
     others = [measure(Z, labels, **quick, scores=scores) for Z, labels in samples[1::2]]

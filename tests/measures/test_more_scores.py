@@ -1,4 +1,4 @@
-"""Scores of dimension, direction, Gaussians and clusters: held against published algorithms and closed forms."""
+"""Scores of dimension, direction, Gaussians and clusters, against published algorithms and closed forms."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from dsmi_zoo.pipeline.measures.scores.n_leep import log_likelihoods
 
 
 def example(n=120, d=40, classes=3, signal=1.0, seed=0):
-    """An embedding with unequal variances and an offset, and classes of unequal size."""
+    """Return an embedding with unequal variances and an offset, and labels of classes of unequal size."""
     rng = np.random.default_rng(seed)
     y = rng.permutation(
         np.concatenate([np.repeat(np.arange(classes), 4), rng.integers(classes, size=n)])[:n]
@@ -40,7 +40,7 @@ def example(n=120, d=40, classes=3, signal=1.0, seed=0):
 
 
 def bhattacharyya_distance(mean_a, mean_b, covariance_a, covariance_b):
-    """The distance of two Gaussians with any covariances."""
+    """Return the distance of two Gaussians with any covariances."""
     middle = (covariance_a + covariance_b) / 2
     apart = (mean_a - mean_b) @ np.linalg.solve(middle, mean_a - mean_b) / 8
     log_determinants = [np.linalg.slogdet(one)[1] for one in (middle, covariance_a, covariance_b)]
@@ -108,7 +108,7 @@ def test_n_leep_needs_two_points_a_component():
 
 
 def discriminant_probabilities(X, y, shrinkage):
-    """Regularised Fisher discriminant analysis as the paper has it, by its generalised eigenproblem."""
+    """Return probabilities and shrinkage of the paper's regularised discriminant, by its generalised eigenproblem."""
     n, d = X.shape
     means = np.stack([X[y == c].mean(axis=0) for c in range(y.max() + 1)])
     priors = np.bincount(y) / n
@@ -126,7 +126,7 @@ def discriminant_probabilities(X, y, shrinkage):
 
 
 def sfda_written_out(Z, y):
-    """The authors' two passes, with the exact eigenvalue in place of their power iteration."""
+    """Return SFDA by the authors' two passes, with the exact eigenvalue instead of their power iteration."""
     first, shrinkage = discriminant_probabilities(Z, y, None)
     softened = np.exp(first) / np.exp(first).sum(axis=1, keepdims=True)
     means = np.stack([Z[y == c].mean(axis=0) for c in range(y.max() + 1)])
@@ -274,7 +274,7 @@ def test_cosine_centres_are_means_of_directions_without_the_image():
     right = np.zeros(30)
     for i, image in enumerate(images):
         centres = np.stack([unit[(y == c) & (images != image)].mean(axis=0) for c in range(3)])
-        # Other classes lose no row, for the image has none in them.
+        # Other classes lose no row, because the image has none in them.
         centres /= np.linalg.norm(centres, axis=1, keepdims=True)
         right[image] += (centres @ unit[i]).argmax() == y[i]
     assert value_of("cosine_centre_accuracy", Z, y, image_ids=images) == pytest.approx(
