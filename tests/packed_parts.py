@@ -1,4 +1,4 @@
-"""Read what a page holds compressed: Bokeh, and the models of its explorer."""
+"""Access to a page's compressed parts: Bokeh, and the models of its explorer."""
 
 import base64
 import re

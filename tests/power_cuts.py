@@ -1,10 +1,10 @@
-"""What a power cut, or a death, leaves of a folder: real file operations, recorded or interrupted one by one.
+"""Simulated power cuts and process deaths: real file operations, recorded or interrupted one by one.
 
-An audit hook sees every operation of Python on files, so none goes by unseen. The states after a power cut follow
-these rules, which are those of POSIX, and weaker than those of any one file system:
+An audit hook sees each of Python's file operations. The states after a power cut follow these rules, which are those of
+POSIX and weaker than those of any one file system:
 
-- content that was not flushed may be lost, zeroed, torn or there;
-- a change of names may be lost as long as no folder that it touches was flushed after it, whatever became of others;
+- content that was not flushed may be lost, zeroed, torn or whole;
+- a change of names may be lost unless a folder that it touches was flushed later, whatever became of other changes;
 - a rename happens in both folders or in neither.
 """
 
@@ -33,7 +33,7 @@ _is_installed = False
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Call ``watcher`` before each operation of this process that changes files: its kind and one or two paths."""
+    """Before each operation of this process that changes files, call ``watcher`` with its kind and one or two paths."""
     global _is_installed  # a hook cannot be removed
     if not _is_installed:
         sys.addaudithook(_audit)
@@ -60,7 +60,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _absolute(path: Any, folder: object = -1) -> Path:
-    """Return a path, which may be relative to an open folder, as in `shutil.rmtree`."""
+    """Return a path as absolute; it may be relative to an open folder, as in `shutil.rmtree`."""
     given = Path(os.fsdecode(path))
     if isinstance(folder, int) and folder > 2 and not given.is_absolute():
         return Path(f"/proc/self/fd/{folder}").readlink() / given
@@ -68,12 +68,12 @@ def _absolute(path: Any, folder: object = -1) -> Path:
 
 
 class Died(BaseException):
-    """Raised in place of the operation at which a process dies, and of all that follow."""
+    """Raised instead of the operation at which a process dies and of every later one."""
 
 
 @contextmanager
 def dying_at(number: int, folder: Path) -> Iterator[None]:
-    """Let this process die at its operation ``number`` below ``folder``, counted from 0, without its locks."""
+    """Let this process die at operation ``number`` below ``folder``, counted from 0 without those on locks."""
     left = number
     thread, pid = threading.get_ident(), os.getpid()
 
@@ -88,14 +88,14 @@ def dying_at(number: int, folder: Path) -> Iterator[None]:
             raise Died
 
     with watching(die), pytest.MonkeyPatch.context() as patch:
-        # Which no process has: the locks are a dead one's. Not in other threads, where Dask asks for its process.
+        # No process has this pid, so the locks are a dead process's. Other threads keep the real pid, which Dask needs.
         patch.setattr(os, "getpid", lambda: 5_000_000 if threading.get_ident() == thread else pid)
         patch.setattr(os, "fsync", lambda _: None)  # a death loses nothing that was written
         yield
 
 
 def deaths(work: Callable[[], object], folder: Path, every: int = 1) -> Iterator[int]:
-    """Call ``work`` again and again, each time dying one operation (or ``every``) later; yield after each death."""
+    """Call ``work`` repeatedly, dying one operation (or ``every``) later each time; yield after each death."""
     number = 0
     while True:
         try:
@@ -117,7 +117,7 @@ class Folder:
 
 @dataclass
 class File:
-    """A file's content, and what of it was flushed; None if nothing was."""
+    """A file's content, and its content on the disk before any recorded flush, None if it had none."""
 
     content: bytes = b""
     flushed: bytes | None = None
@@ -125,7 +125,7 @@ class File:
 
 @dataclass
 class Change:
-    """A change of names: what disappears and what appears, each in a folder."""
+    """A change of names: the entry that disappears and the one that appears, each in a folder."""
 
     gone: tuple[Folder, str, "Folder | File"] | None
     new: tuple[Folder, str, "Folder | File"] | None
@@ -138,7 +138,7 @@ Step = Change | tuple[str, Any, bytes]
 
 
 class Recording:
-    """The steps of some work below a folder; what is there before is on the disk."""
+    """The recorded file operations below a folder; files that existed before count as flushed."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.steps = root, list[Step]()
@@ -149,7 +149,7 @@ class Recording:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record what is done within."""
+        """Record the operations inside the context."""
 
         def fsync(descriptor: int) -> None:
             path = Path(f"/proc/self/fd/{descriptor}").readlink()
@@ -208,7 +208,7 @@ class Recording:
         assert other is not None
         there = self._at(other.parent)
         node = self._at(path)
-        if node is None:  # of another folder: on the disk
+        if node is None:  # from another folder, so already flushed
             content = path.read_bytes()
             node = File(content, content)
         assert isinstance(there, Folder)
@@ -254,10 +254,10 @@ class Recording:
         return File(content, content)
 
     def cuts(self, every: int = 1, seed: int = 0) -> Iterator[tuple[int, dict[str, bytes | None]]]:
-        """Yield states after power cuts: the steps before them, and each file's content, None for a folder.
+        """Yield states after power cuts: the number of steps before, and each file's content, None for a folder.
 
-        For each cut: nothing survives that was not flushed; all names survive, but no content; and two by chance.
-        A state that an earlier cut left is not yielded again, but for those after the last step.
+        Each cut has four states: only flushed data survives; all names survive, but no unflushed content; and two at
+        random. A state that an earlier cut left is yielded again only after the last step.
         """
         chance = random.Random(seed)
         seen = set[frozenset[tuple[str, bytes | None]]]()
@@ -328,7 +328,7 @@ class Recording:
 
 
 def _copied(folder: Folder) -> dict[int, dict[str, Folder | File]]:
-    """Return the names in each folder of a tree."""
+    """Return a copy of the names in each folder of a tree, by the folder's id."""
     names = {id(folder): dict(folder.names)}
     for node in folder.names.values():
         if isinstance(node, Folder):
@@ -347,7 +347,7 @@ def _harmed(content: bytes, how: str) -> bytes:
 
 
 def restore(state: dict[str, bytes | None], folder: Path) -> Path:
-    """Make ``folder`` hold a state, and nothing else; but no lock, whose owner lives here though it died there."""
+    """Make ``folder`` hold a state, and nothing else; without locks: their owner, dead in that state, is alive here."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, content in state.items():

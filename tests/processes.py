@@ -1,7 +1,7 @@
-"""Processes of tests: the command and Dask's own, forked from one that has imported everything.
+"""Processes for tests: the command and Dask's, forked from a server that has imported everything.
 
-They have their own signals, exit codes and output. Only their imports are done already, because they fork as workers do
-(`dsmi_zoo._util.forkserver`); their workers fork from the same server. Tests of the process itself (what it imports,
+They have their own signals, exit codes and output, but their imports are done already, because they fork as workers do
+(`dsmi_zoo._util.forkserver`). Their workers fork from the same server. Tests of the process itself (what it imports,
 how it starts) start a fresh one.
 """
 
@@ -44,12 +44,12 @@ MODULES = (
     ),
     "dsmi_zoo.reports.page.build",
     "dsmi_zoo.reports.explorer.layout",
-    # What reports import inside functions: half a second for each.
+    # Modules that reports import inside functions: half a second for each.
     "matplotlib.backends.backend_svg",
     "pyarrow.pandas_compat",
     "statsmodels.regression.linear_model",
     "statsmodels.stats.outliers_influence",
-    # What Dask, rich and Pillow import inside functions.
+    # Modules that Dask, rich and Pillow import inside functions.
     "bokeh.application.handlers.document_lifecycle",
     "cryptography.x509",
     "cryptography.hazmat.primitives.asymmetric.rsa",
@@ -73,14 +73,14 @@ TESTS = str(Path(__file__).parent)
 
 
 def start_server() -> bool:
-    """Start the process to fork from unless one with this environment runs; return whether that is possible."""
+    """Start the server to fork from, unless one with this environment runs; return False if none can run."""
     path = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
-    with patch.dict(forkserver.SERVER_VARIABLES, PYTHONPATH=path):  # for the last modules
+    with patch.dict(forkserver.SERVER_VARIABLES, PYTHONPATH=path):  # for the tests' modules
         return forkserver.start(MODULES)
 
 
 class Process:
-    """A forked process with ``subprocess.Popen``'s methods, as far as tests need them."""
+    """A forked process with those methods of ``subprocess.Popen`` that tests need."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Process:
 def _become(
     folder: str, stdout: str, stderr: str, function: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
-    """Set up files, folder, path and Ctrl-C as in a fresh process."""
+    """Set up output, folder, path and Ctrl-C as in a fresh process, and call ``function``."""
     for number, path in ((1, stdout), (2, stderr)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
@@ -174,7 +174,7 @@ def _command(arguments: list[str]) -> None:
 
 
 def fork_dask_workers() -> None:
-    """Let workers of Dask's own clusters fork from the server, in its environment: another would need a new server."""
+    """Let workers of Dask's own clusters fork from the server with its environment; another would need a new server."""
     import dask
 
     dask.config.set(
@@ -230,9 +230,9 @@ def free_port() -> int:
 def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list[Process]:
     """Start a scheduler at ``tcp://127.0.0.1:port`` and its workers, in ``folder``; the scheduler comes first."""
     address = f"tcp://127.0.0.1:{port}"
-    # Even without a dashboard they listen for HTTP: by default all schedulers on 8787, workers on every address.
+    # Even without a dashboard they serve HTTP: by default, schedulers on port 8787 and workers on every address.
     here = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
-    # Those of a killed test session end by themselves.
+    # The timeouts end the processes of a killed test session.
     scheduler = ["scheduler", "--port", str(port), "--idle-timeout", "1h", *here]
     worker = ["worker", address, "--nthreads", "1", "--death-timeout", "60", *here]
     environment = {
@@ -246,7 +246,7 @@ def start_dask(port: int, workers: int, cache: Path, folder: Path) -> list[Proce
 
 
 def stop(processes: list[Process]) -> None:
-    """End workers, then their scheduler: a worker waits for a lost scheduler."""
+    """End workers, then their scheduler, because a worker waits for a lost scheduler."""
     for process in reversed(processes):
         process.terminate()
         try:

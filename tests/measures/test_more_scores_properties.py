@@ -1,4 +1,4 @@
-"""What no score's value may depend on, and which inputs have none."""
+"""Invariances of the scores, and the inputs for which they are undefined."""
 
 import numpy as np
 import pytest

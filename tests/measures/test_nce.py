@@ -8,7 +8,7 @@ from dsmi_zoo.pipeline.measures.scores.nce import nce
 
 
 def drawn(seed: int, n: int = 400, share: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of four classes, and predictions among 10 that often follow from them."""
+    """Return predictions, and labels of four classes: a ``share`` of predictions follow them, the rest are 1 of 10."""
     generator = np.random.default_rng(seed)
     labels = np.arange(n) % 4
     guesses = generator.integers(0, 10, n)
@@ -27,7 +27,7 @@ def test_its_standard_error_is_the_spread_over_fresh_images() -> None:
     both = [nce(*drawn(seed), np.arange(400)) for seed in range(60)]
     values, errors = np.array(both, dtype=float).T
     assert np.median(errors) / values.std(ddof=1) == pytest.approx(1, abs=0.3)
-    # Repeats say nothing new.
+    # Repeated images add no information.
     predictions, labels = (np.repeat(part, 3) for part in drawn(0))
     _, thrice = nce(predictions, labels, np.repeat(np.arange(400), 3))
     assert thrice == pytest.approx(errors[0])

@@ -1,4 +1,4 @@
-"""Measures of one's own: found in the current directory, imported anew when edited, refused in one line."""
+"""A user's own measures: imported from the current directory, reimported after an edit, refused in one line."""
 
 import hashlib
 import multiprocessing
@@ -18,7 +18,7 @@ from dsmi_zoo.pipeline.plan.identity import measures_identity, row_identity
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Write a module of a fresh name into the current directory."""
+    """Return a function that writes a module with a unique name into the current directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -93,7 +93,7 @@ def test_an_own_measure_that_was_edited_is_read_anew_in_the_same_process(module,
     first = load_measure(f"{name}:spread")
     (tmp_path / f"{name}.py").write_text("def other(Z, labels):\n    return 7.0\n")
     assert load_measure(f"{name}:other").value(Z, LABELS) == 7
-    # Nor is the old one left behind.
+    # The old function is gone.
     refused(f"{name} has no 'spread'", load_measure, f"{name}:spread")
     (tmp_path / f"{name}.py").write_text(SPREAD.replace("std", "max"))
     again = load_measure(f"{name}:spread")

@@ -1,4 +1,4 @@
-"""PACTran-Gauss against scikit-learn's logistic regression and a Hessian by differences."""
+"""PACTran-Gauss against scikit-learn's logistic regression and a Hessian by finite differences."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from dsmi_zoo.pipeline.measures.core.checks import UndefinedScore
 
 
 def mean_loss(theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
-    """The mean cross-entropy of a linear classifier: its weights, then its intercepts, in one vector."""
+    """Return the mean cross-entropy of a linear classifier; ``theta`` holds its weights, then its intercepts."""
     weights = theta.reshape(X.shape[1] + 1, -1)
     logits = X @ weights[:-1] + weights[-1]
     return float(np.mean(logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]))
@@ -29,14 +29,14 @@ def trace_by_differences(theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> flo
 
 
 def bound(Z: np.ndarray, y: np.ndarray) -> float:
-    """The bound for lambda = D n / 10 and sigma_0^2 = 100 / D, each part by itself."""
+    """Return the bound for lambda = D n / 10 and sigma_0^2 = 100 / D, computed term by term."""
     (n, d), k = Z.shape, y.max() + 1
     lam, variance = d * n / 10, 100 / d
     X = Z - Z.mean(axis=0)
-    # Its C is that of the summed loss: lambda sigma_0^2 / n.
+    # scikit-learn's C weights the summed loss: lambda sigma_0^2 / n.
     fitted = LogisticRegression(C=lam * variance / n, tol=1e-9, max_iter=100_000).fit(X, y)
     weights, intercepts = fitted.coef_, fitted.intercept_
-    if k == 2:  # scikit-learn has one column, of the same probabilities
+    if k == 2:  # scikit-learn fits one column, which gives the same probabilities
         weights = np.concatenate([-weights, weights]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
     theta = np.concatenate([weights.T, intercepts[None]]).reshape(-1)

@@ -1,4 +1,4 @@
-"""Accuracies of nearest centre, neighbours and a ridge probe, each image left out: scikit-learn's."""
+"""Leave-one-image-out accuracies of nearest centre, neighbours and ridge probe, against scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -20,26 +20,26 @@ pytestmark = pytest.mark.long
 
 
 def by_image(right, images):
-    """Whether most repeats are right, image by image as they appear."""
+    """Return whether most repeats of each image are right, in the order in which the images appear."""
     return np.array(
         [np.mean(right[images == image]) > 0.5 for image in dict.fromkeys(images.tolist())]
     )
 
 
 def share_of_neighbours(Z, y, images=None, k=10):
-    """The accuracy of k neighbours, in percent."""
+    """Return the accuracy of k nearest neighbours in percent."""
     classes = order_of_appearance(np.asarray(y))
     images = np.arange(len(classes)) if images is None else order_of_appearance(np.asarray(images))
     return 100 * neighbour_hits(Points(np.asarray(Z, float)), classes, images, k).mean()
 
 
 def hits_of_probe(Z, y, **images):
-    """Whether the probe classifies each image correctly."""
+    """Return whether the probe classifies each image correctly."""
     return unpack_hits(value_of("probe_hits", Z, y, **images))
 
 
 def left_out(classifier, Z, y, images):
-    """What a classifier predicts that is refitted without each image."""
+    """Return the predictions for each image by a classifier that is refitted without it."""
     return cross_val_predict(classifier, Z, y, groups=images, cv=LeaveOneGroupOut())
 
 
@@ -84,7 +84,7 @@ def test_a_tie_of_neighbours_goes_to_the_class_of_the_nearest():
 def test_with_few_samples_all_of_other_images_vote():
     Z = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.2], [5.3]]
     y = ["a", "a", "a", "b", "b", "b", "b"]
-    # Without itself an a is outvoted; a b ties, and another b is nearer. Without its repeat, a b is outvoted too.
+    # Four b's outvote each a. A b has a tie, which a nearer b breaks; without its repeat, it is outvoted too.
     assert share_of_neighbours(Z, y, k=100) == pytest.approx(100 * 4 / 7)
     images = [0, 0, 1, 2, 2, 3, 3]
     assert share_of_neighbours(Z, y, images, k=100) == 0
@@ -92,7 +92,7 @@ def test_with_few_samples_all_of_other_images_vote():
 
 
 def chosen(Z, y, images):
-    """scikit-learn's ridge without each image, at the penalty with the least squared error: whether each is right."""
+    """Return leave-one-image-out hits of scikit-learn's ridge at the penalty of least squared error, and its index."""
     targets = np.where(y[:, None] == np.unique(y), 1.0, -1.0)
     scale = ((Z - Z.mean(0)) ** 2).sum() / min(Z.shape)
     errors = [
@@ -152,6 +152,6 @@ def test_repeats_of_an_image_never_help_to_recognise_it(seed):
     scores = transferability(Z, y, image_ids=images)
     assert all(10 < scores[name] < 37 for name in ACCURACIES), scores
     assert len(unpack_hits(scores["probe_hits"])) == 200
-    # What one would believe who takes repeats for images.
+    # The accuracies if repeats are mistaken for separate images.
     assert share_of_neighbours(Z, y, k=1) == 100
     assert hits_of_probe(Z, y).mean() > 0.45

@@ -83,7 +83,7 @@ def test_an_embedding_whose_median_distance_is_0_has_a_value():
     Z, labels = np.zeros((40, 2)), np.repeat([0, 1], [30, 10])
     Z[30:] = [3.0, 4.0]
     assert np.median([np.linalg.norm(a - b) for a in Z for b in Z]) == 0
-    # Both classes are one point, random points are mostly two: what is there to know is the random subsets' entropy.
+    # Each class is one point, without entropy, so the value is the entropy of random subsets, most of which have both.
     assert 0.4 < value_of("dsmi_z_y_scale_free", Z, labels) < 1
 
 
@@ -97,7 +97,7 @@ def test_what_all_rows_share_makes_them_alike():
 
 def test_half_precision_is_computed_in_double():
     Z, labels = example()
-    Z = (1000 * Z).astype(np.float16)  # whose squares half precision cannot hold
+    Z = (1000 * Z).astype(np.float16)  # the squares overflow half precision
     assert value_of("dsmi_z_y_scale_free", Z, labels) == value_of(
         "dsmi_z_y_scale_free", Z.astype(float), labels
     )

@@ -1,4 +1,4 @@
-"""The scores one would use instead: held against plain computations and scikit-learn, and against what must be so."""
+"""Transferability scores, against plain computations, scikit-learn and properties that must hold."""
 
 import warnings
 
@@ -30,13 +30,13 @@ GENTLE = settings(max_examples=25, deadline=None)
 
 
 def transferability(Z, labels, image_ids=None):
-    """The scores of this file by their columns' names, with the probe's details."""
+    """Return the scores that this file tests, and the probe's details, by column name."""
     measures = [measure for measure in (*COMPARISONS, *DETAILS) if measure.name in SCORES | PROBE]
     return values_of(measures, MeasureContext(Z, labels, image_ids, None, MeasureSettings()))
 
 
 def example(n=60, d=7, classes=4, signal=1.0, seed=0):
-    """An embedding whose features have unequal variances and an offset, and unbalanced classes."""
+    """Return an embedding with unequal variances and an offset, and labels of unbalanced classes."""
     rng = np.random.default_rng(seed)
     y = rng.permutation(
         np.concatenate([np.arange(classes), np.arange(classes), rng.integers(classes, size=n)])[:n]
@@ -46,7 +46,7 @@ def example(n=60, d=7, classes=4, signal=1.0, seed=0):
 
 
 def with_repeats(signal=0.5, seed=0):
-    """An embedding of 24 images with one to three repeats, in random order."""
+    """Return an embedding of 24 images with one to three repeats in random order, its labels and image ids."""
     rng = np.random.default_rng(seed)
     images = rng.permutation(np.concatenate([np.arange(24), np.arange(16), np.arange(8)]))
     y = (np.arange(24) % 3)[images]
@@ -82,7 +82,7 @@ def test_logme_of_labels_that_the_embedding_does_not_know_is_that_of_noise():
     of_noise = np.mean(-(np.log(2 * np.pi * share) + 1) / 2)
     assert (
         of_noise - 1e-9 < value_of("logme", Z, y) < of_noise + 0.02
-    )  # the less it explains, the nearer
+    )  # the less the embedding explains, the nearer to noise
     assert value_of("logme", np.zeros((300, 4)), y) == pytest.approx(of_noise)
 
 
@@ -90,7 +90,7 @@ def test_logme_of_labels_that_are_linear_in_the_embedding_is_great_but_bounded()
     y = np.arange(30) % 3
     assert 5 < value_of("logme", np.eye(3)[y], y) < 20
     Z, y = example(30, 60)
-    assert value_of("logme", Z, y) < 5  # n <= d: any labels are, so none is distinguished
+    assert value_of("logme", Z, y) < 5  # n <= d: any labels are linear in the embedding
 
 
 @pytest.mark.parametrize(("n", "d"), [*SHAPES, (50, 1)])
@@ -178,7 +178,7 @@ def test_only_the_variance_ratio_is_better_when_lower():
     clear, y = example(signal=2)
     vague, _ = example(signal=0.2)
     above, below = transferability(clear, y), transferability(vague, y)
-    # Which knows no labels.
+    # rankme ignores the labels.
     better = {name: above[name] > below[name] for name in SCORES - {"rankme"}}
     assert [name for name, higher in better.items() if not higher] == ["within_over_between"]
 
@@ -291,7 +291,7 @@ def test_scale_changes_transrate_alone_and_offset_logme_and_rankme(shape, power)
 
 
 def assert_agree(scores, expected, but=()):
-    """Equal up to rounding, the texts aside."""
+    """Check that the numeric scores, except those in ``but``, are equal up to rounding."""
     numbers = {
         name: value
         for name, value in expected.items()

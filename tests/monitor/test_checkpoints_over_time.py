@@ -1,4 +1,4 @@
-"""A training's checkpoints are a catalogue: the example of docs/monitor.md, run as it stands there."""
+"""A catalogue of one training's checkpoints: the example of docs/monitor.md, run verbatim."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def train_one_epoch(model: torch.nn.Module) -> None:
 
 
 def computed_by_timm(weights: Path) -> tuple[np.ndarray, float]:
-    """The penultimate embedding [n, d] of a checkpoint and its accuracy in percent, by timm's own loading of images."""
+    """Return a checkpoint's penultimate embedding [n, d] and accuracy in percent, with timm's own preprocessing."""
     digits = open_dataset("digits")
     model = timm.create_model("test_resnet", num_classes=10).eval()
     model.load_state_dict(safetensors.torch.load_file(weights))

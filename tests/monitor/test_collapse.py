@@ -1,4 +1,4 @@
-"""A monitor measures a representation that collapses: what it is there to see."""
+"""The monitor on a collapsed representation, which it exists to detect."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from dsmi_zoo.pipeline.monitor.monitor import RepresentationMonitor
 
 
 class Collapsing(torch.nn.Module):
-    """Gives a share of the images one embedding."""
+    """A network that maps a share of the images to one embedding."""
 
     def __init__(self, share: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The monitor of a network that two real processes train copies of, over gloo: rank 0 measures, both get the values."""
+"""The monitor with data-parallel training in two real processes (gloo): rank 0 measures, both get the values."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.long, pytest.mark.processes]
 
 
 def by_hand(rank: int, folder: str) -> None:
-    """Average gradients of two microbatches, and of both processes, with two optimisers."""
+    """Accumulate gradients of two microbatches on each of two ranks, with two optimisers."""
     import torch.distributed as dist
 
     from dsmi_zoo import RepresentationMonitor
@@ -78,7 +78,7 @@ def lightning(rank: int, folder: str) -> None:
 
 def hugging_face(rank: int, folder: str) -> None:
     """Choose the best model by a value that only rank 0 measures."""
-    # Both libraries take seconds to import, and the other functions do without.
+    # Imported here: both libraries take seconds to import, and the other functions do not need them.
     sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     from test_monitor_callbacks import train_with
 
@@ -96,8 +96,8 @@ def hugging_face(rank: int, folder: str) -> None:
 
 
 def on_rank(function: Callable[[int, str], None], rank: int, port: int, folder: str) -> None:
-    # Set here, because each environment of a `Process` needs a server that imports everything, and nothing reads these
-    # on import.
+    # Set here, because for each new environment `Process` starts a server that imports everything. Nothing reads these
+    # variables on import.
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "NODE_RANK": "0"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)

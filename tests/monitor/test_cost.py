@@ -1,4 +1,4 @@
-"""What a monitor may cost: the number of images it chooses, and the percentages it reports."""
+"""The cost of a monitor: the number of images it chooses, and the percentages it reports."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_one_slow_moment_does_not_make_n_smaller() -> None:
 
 
 def train_by_decree(folder: str) -> None:
-    """Train for 600 steps of 50 ms by decree, beside measurements that take what they take of the processors."""
+    """Train for 600 steps that count as 50 ms each, while measurements count with their real CPU time."""
     from dsmi_zoo.pipeline.monitor import monitor as module
 
     torch.set_num_threads(1)
@@ -82,9 +82,9 @@ def train_by_decree(folder: str) -> None:
 def test_measuring_takes_2_percent_and_under_5_with_the_choice_of_n(
     tmp_path: Path, server: None
 ) -> None:
-    """In a process without other threads, whose time would count; on the wall's clock, so would other programs.
+    """The clock is the CPU time of a process without other threads: wall time would include other programs.
 
-    A processor that is shared with another program is slower, too, so the least of three tries counts.
+    A processor that is shared with another program is slower, so the cheapest of three attempts counts.
     """
     assert 0 < CHOICE < 5 * (BUDGET - SHARE)
     costs, regular = [], []

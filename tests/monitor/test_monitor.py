@@ -1,4 +1,4 @@
-"""The monitor: it measures what the pipeline measures, and the training does not notice it."""
+"""The monitor: its values equal the pipeline's, and the training is unaffected."""
 
 import random
 import warnings
@@ -34,7 +34,7 @@ def held_out() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Small(torch.nn.Module):
-    """Batch norm, dropout, and a module that the user keeps in evaluation mode."""
+    """A network with batch norm, dropout and a module that the user keeps in evaluation mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Two threads on such small networks wait for each other, and on a busy machine for others."""
+    """Use one thread: on such small networks, two wait for each other and, on a busy machine, for other programs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -112,7 +112,7 @@ def test_training_with_the_monitor_gives_the_same_weights_bit_for_bit(
 
 
 class Noisy(torch.nn.Module):
-    """Draws from every random state, in evaluation mode too."""
+    """A network that draws from every random state, even in evaluation mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ def test_a_timm_models_pre_logits_are_measured_as_the_pipeline_measures_them(
     expected = measure(embedding, labels.numpy(), input_clusters=clusters)
     assert facts["n"] == 120
     assert not monitor_path(tmp_path / "m").exists(), "a training without steps leaves nothing"
-    # The images are in another order, on which the measures' random subsets depend, and the clusters' names.
+    # The monitor reorders the images, which changes the measures' random subsets and the clusters' numbers.
     assert rows["dse_z"].tolist() == pytest.approx([expected["dse_z"]] * 2, abs=1e-4)
     assert rows["dsmi_z_y"].tolist() == pytest.approx([expected["dsmi_z_y"]] * 2, abs=0.05)
     assert rows["dsmi_z_x"].tolist() == pytest.approx([expected["dsmi_z_x"]] * 2, abs=0.05)
@@ -251,7 +251,7 @@ def test_tensorboard_gets_the_curves_if_it_is_installed(
 ) -> None:
     pytest.importorskip("tensorboard")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of TensorBoard's own imports
+        warnings.simplefilter("ignore")  # warnings of TensorBoard's own imports
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     with RepresentationMonitor(Small(), *held_out, every=1, out=tmp_path / "m", n=30) as monitor:
         monitor.step()

@@ -1,4 +1,4 @@
-"""The monitor in Lightning's Trainer and in Hugging Face's: the real ones, each with its own way to count and log."""
+"""The monitor in the real Trainers of Lightning and Hugging Face, each with its own way to count and log."""
 
 import importlib.util
 import sys
@@ -27,7 +27,7 @@ def held_out() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def complaints_of_others_pass() -> Iterator[None]:
-    """The two libraries warn of the machine: few processors, no accelerator."""
+    """Ignore the two libraries' warnings about the machine: few processors, no accelerator."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -47,7 +47,7 @@ def fit(
     resume: str | None = None,
     accumulate: int = 1,
 ) -> Any:
-    """Fit a network on the digits for so many optimiser steps, and return the trainer."""
+    """Fit a network on the digits for ``steps`` optimiser steps, and return the trainer."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.loggers import CSVLogger
 
@@ -92,7 +92,7 @@ def test_a_lightning_module_is_measured_every_so_many_optimiser_steps_and_resume
 
 
 class Digits(Dataset[dict[str, torch.Tensor]]):
-    """What Hugging Face's models for images take."""
+    """The digits in the form that Hugging Face's image models take."""
 
     def __init__(self) -> None:
         self.images, self.labels = inputs("train", 8)
@@ -137,7 +137,7 @@ def test_a_hugging_face_trainer_is_measured_with_what_it_logs(
 
 
 def lightning_module(form: str, seen: list[float]) -> Any:
-    """Make a module on the digits that logs its loss, and notes that of each batch."""
+    """Return a module on the digits that logs its loss and appends the loss of each batch to ``seen``."""
     from lightning.pytorch import LightningModule
 
     class Logging(LightningModule):
@@ -187,7 +187,7 @@ def test_the_loss_of_a_lightning_module_is_the_one_that_lightning_logs(
     held_out: tuple[torch.Tensor, torch.Tensor], tmp_path: Path, form: str, accumulate: int, precision: Any,
     batches_a_step: int, steps_a_batch: int,
 ) -> None:  # fmt: skip
-    """Ten batches an epoch: the last accumulation of four has only two."""
+    """An epoch has ten batches, so the last accumulation of four has only two."""
     from lightning.pytorch import Trainer
     from lightning.pytorch.loggers import CSVLogger
 
@@ -340,7 +340,7 @@ def test_the_callback_of_one_library_needs_no_other(
 
 
 def loaded(name: str) -> ModuleType:
-    """Import a module, whether it has been imported or not, for this call alone."""
+    """Execute a fresh copy of a module, whether or not it has been imported, and return the copy."""
     spec = importlib.util.find_spec(name)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""What a monitor is given: images, labels, numbers of the caller's own, a log."""
+"""Inputs of a monitor: images, labels, the caller's own numbers, a log."""
 
 import random
 import warnings
@@ -28,7 +28,7 @@ def held_out() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Two threads on such small networks wait for each other, and on a busy machine for others."""
+    """Use one thread: on such small networks, two wait for each other and, on a busy machine, for other programs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -135,7 +135,7 @@ def test_a_log_gets_every_measurement_and_its_failure_ends_no_training(
 
 
 class Labelled(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Rare and frequent classes, as a data set of torchvision tells them."""
+    """A data set of a frequent and a rare class with ``targets``, as torchvision's data sets have."""
 
     def __init__(self) -> None:
         self.targets = [0] * 90 + [1] * 6
@@ -164,7 +164,7 @@ def test_images_are_drawn_from_a_data_set_evenly_and_the_same_each_time(tmp_path
 
 
 class Items(torch.utils.data.Dataset[Any]):
-    """Forty images of two classes, whose pixels are their index, in one of the forms that people use."""
+    """Forty images of two classes, whose pixels equal their index, in one of the forms in common use."""
 
     def __init__(self, form: str = "pair") -> None:
         self.form = form
@@ -309,7 +309,7 @@ def test_measurements_of_an_earlier_version_can_still_be_read(
 
 
 class TwoLayers(torch.nn.Module):
-    """For images of 3 x 4 x 4: a layer and a classifier, and more in the subclasses."""
+    """A layer and a classifier for images of 3 x 4 x 4; subclasses add to them."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -161,7 +161,7 @@ def test_where_warnings_are_errors_a_fault_is_logged_and_training_goes_on(
 
 
 class Counting(torch.nn.Module):
-    """Changes buffers in every forward pass, in place and by replacing them."""
+    """A network that changes buffers in every forward pass, one in place and one by replacing it."""
 
     def __init__(self) -> None:
         super().__init__()

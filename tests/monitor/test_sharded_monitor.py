@@ -1,4 +1,4 @@
-"""The monitor of networks whose weights are shared by two real processes, over gloo."""
+"""The monitor of networks whose weights are sharded over two real processes (gloo)."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ LABELS = torch.arange(60) % 3
 
 
 class Net(torch.nn.Module):
-    """Named as timm names the parts of its networks."""
+    """A network whose parts are named as in timm."""
 
     def __init__(self, has_timms_methods: bool = False) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def whole_weights(net: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def train(rank: int, port: int, folder: str, kind: str, ranks: list[int], n: int | None) -> None:
-    """Train on one of two processes, with a monitor if the rank is one of those."""
+    """Train on one of two processes, with a monitor if ``rank`` is in ``ranks``."""
     import torch.distributed as dist
 
     from dsmi_zoo import RepresentationMonitor
@@ -109,7 +109,7 @@ def train_on_two(tmp_path: Path, server: None) -> Train:
         port = free_port()
         both = [Process(train, rank, port, str(tmp_path), kind, ranks, n) for rank in range(2)]
         try:
-            if len(ranks) == 1:  # the other waits for its weights
+            if len(ranks) == 1:  # the other rank waits for this one's weights
                 both[ranks[0]].wait(120)
             else:
                 for process in both:

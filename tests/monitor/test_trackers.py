@@ -39,7 +39,7 @@ def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """Read a run's file: a log of LevelDB in blocks of 32 KiB, after seven bytes of the library's own."""
+    """Yield the records of a run's file: a LevelDB log in blocks of 32 KiB, after the library's header of 7 bytes."""
     data, place, whole = path.read_bytes(), 7, b""
     while place + 7 <= len(data):
         left = 32768 - place % 32768
@@ -51,7 +51,7 @@ def records(path: Path) -> Iterator[bytes]:
             break
         whole += data[place + 7 : place + 7 + length]
         place += 7 + length
-        if kind in (1, 4):  # the whole of it, or its last part
+        if kind in (1, 4):  # a whole record, or its last part
             yield whole
             whole = b""
 
@@ -138,7 +138,7 @@ def test_a_run_of_wandb_that_ends_too_early_is_said_once_and_training_goes_on(
 def test_mlflow_gets_every_measurement_at_its_step(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not installed by ``make test``: it brings thirty packages."""
+    """MLflow is not installed by ``make test``, because it brings thirty packages."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The page of a monitored training: what it says and draws, alone and beside others."""
+"""The page of a monitored training: its text and curves, alone and beside other trainings."""
 
 import re
 from io import StringIO

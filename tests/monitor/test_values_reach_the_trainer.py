@@ -1,4 +1,4 @@
-"""What a monitor measures reaches the loop, Lightning's callbacks and Hugging Face's history and metrics."""
+"""A monitor's values in the training loop, Lightning's callbacks, and Hugging Face's history and metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def test_a_step_returns_what_it_measured_and_last_keeps_it(
 def test_lightnings_early_stopping_and_checkpoints_use_a_measured_value(
     tmp_path: Path, held_out: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    """Ten steps an epoch, and a measurement at the end of the first one, for which both wait, before step 15."""
+    """Epochs have ten steps. Both callbacks need a value when the first ends, so step 10 is measured before step 15."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 

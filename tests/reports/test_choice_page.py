@@ -1,4 +1,4 @@
-"""The page of a run on images of one's own: the winner first, what a budget left out, and how to load the best."""
+"""The page of a run on the user's own images: the winner first, what a budget left out, and how to load the best."""
 
 import json
 from pathlib import Path
@@ -60,7 +60,7 @@ def headline(rows: pd.DataFrame) -> str:
 
 
 def pair(*models: tuple[str, int, float | None]) -> pd.DataFrame:
-    """Return rows of models with a number of hits, the first of 200 images, and a number of parameters."""
+    """Return rows of models given by name, number of hits (the first of 200 images) and parameters in millions."""
     hits = [np.arange(200) < count for _, count, _ in models]
     rows = [
         row(name, of_model, params_m=size)
@@ -381,7 +381,7 @@ def test_the_code_of_a_row_gives_the_embedding_of_the_row(
     assert kept.labels.tolist() == [0, 0, 0, 1, 1, 1]
     monkeypatch.chdir(tmp_path)
     made: dict[str, Any] = {}
-    exec(row["loading_code"], made)  # what users are told to run
+    exec(row["loading_code"], made)  # the code that users are given
     images = [
         Image.open(path).convert("RGB")
         for path in sorted((tmp_path / "photos").glob("[cd]*/*.png"))

@@ -1,4 +1,4 @@
-"""Accuracy per class and confusions on the page of a choice: from the rows' hits, and from the kept embeddings."""
+"""Accuracy per class, from the rows' hits, and confusions, from the kept embeddings, on the choice page."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ PER_CLASS = 8
 
 
 def run_of(out: Path, k: int, models: int = 2) -> tuple[pd.DataFrame, RunRecord]:
-    """Write a run of image folders of k classes: clusters in a plane, so that neighbours are confused."""
+    """Write and return a run of k classes, which are clusters on a circle, so that neighbours are confused."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(k), PER_CLASS)
     files = [f"class<{label}>/{i}.png" for i, label in enumerate(labels)]
@@ -83,7 +83,7 @@ def test_confusions_are_those_of_ridge_classifiers_that_have_not_seen_the_image(
     for penalty in (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0):
         scores = np.empty((len(Z), 3))
         for i in range(len(Z)):
-            # Centred and scaled as with the image, because the penalty is in units of the whole scatter.
+            # Centred and scaled with all images, because the penalty is in units of the total scatter.
             others = np.arange(len(Z)) != i
             probe = RidgeClassifier(alpha=penalty * scale).fit(centred[others], labels[others])
             scores[i] = probe.decision_function(centred[i : i + 1])[0]

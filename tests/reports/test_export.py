@@ -1,4 +1,4 @@
-"""Tables and figures that people take away say what the report says, in files that other programs read."""
+"""Exported tables and figures: they agree with the report, and other programs can read them."""
 
 import json
 import re
@@ -23,7 +23,7 @@ MODELS = 12
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run of twelve rows, one failed, one with a name that LaTeX, CSV and HTML would trip over."""
+    """Return a run of twelve rows, one failed, one named with special characters of LaTeX, CSV and HTML."""
     folder = tmp_path_factory.mktemp("export") / "run"
     rng = np.random.default_rng(0)
     names = ['a_"50%"&{x},$1#', *(f"net{i}" for i in range(1, MODELS))]

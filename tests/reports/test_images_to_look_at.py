@@ -1,4 +1,4 @@
-"""Images to look at on the page of a choice: those that decide between models, those that none recognises."""
+"""Images to look at on the choice page: those on which the best models disagree, and those that no model recognises."""
 
 import logging
 import shutil

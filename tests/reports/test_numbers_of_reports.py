@@ -1,4 +1,4 @@
-"""Numbers that no measure should have, and rows that say little: reports stand, and their JSON is JSON."""
+"""Reports of extreme or missing numbers: they are written all the same, and their JSON is valid."""
 
 import json
 import math

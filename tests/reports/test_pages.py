@@ -1,4 +1,4 @@
-"""What names that strangers chose cannot do to a page: run, hide, or break it."""
+"""Hostile names in pages: they cannot run code, hide anything or break the page."""
 
 import base64
 import csv
@@ -39,13 +39,13 @@ from dsmi_zoo.reports.statistics.correlation import Bootstraps
 
 pytestmark = pytest.mark.long
 
-# Names of measures: a row separates them by spaces.
+# Names of own measures, without spaces because a row separates them by spaces.
 OWN = ("__proto__", "constructor", "size", "$$y$$", "@SUM(1+1)", "<b>&lt;")
-# Any column of a catalogue that ends so is an accuracy.
+# Any catalogue column whose name ends in _top1 or _top5 is an accuracy.
 ACCURACIES = ("<img src=x onerror=window.struck=1>_top1", "$$q$$_top1")
 SVG = "{http://www.w3.org/2000/svg}"
 SHAPES = ("svg", "metadata", "defs", "style", "g", "path", "use", "clipPath", "rect")
-# What markup of a stranger would leave behind, in the page and in every shadow tree.
+# JavaScript that finds traces of foreign markup in the page and in every shadow tree.
 FOREIGN = """
 const all = deep(document, "*");
 const handlers = all.filter((e) => [...e.attributes].some((a) => a.name.startsWith("on")));
@@ -60,7 +60,7 @@ def another(i: int, by: int) -> str:
 
 
 def hostile_row(i: int, **columns: Any) -> dict[str, Any]:
-    """A row whose every text is a hostile name."""
+    """Return a row in which every text is a hostile name."""
     noise = np.random.default_rng(i)
     return {
         "model": NAMES[i], "architecture": another(i, 1), "family": another(i, 2), "kind": another(i, 3),
@@ -81,7 +81,7 @@ def failed_row(i: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def few_resamples() -> Iterator[None]:
-    """Intervals are not what these tests are about, and take the most time."""
+    """Draw few resamples: these tests do not check intervals, which take the most time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "Bootstraps", partial(Bootstraps, 100, 10))
         yield
@@ -89,7 +89,7 @@ def few_resamples() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def all_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of rows in which every name is a model, a family, a kind, a group, an error ..."""
+    """Return the page of rows in which every name is a model, a family, a kind, a group, an error ..."""
     folder = tmp_path_factory.mktemp("all-names")
     rows = [
         *(hostile_row(i) for i in range(len(NAMES))),
@@ -101,7 +101,7 @@ def all_names(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own_measures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of measures and accuracies with hostile names, and of few enough groups to colour."""
+    """Return the page of measures and accuracies with hostile names, and of few enough groups to colour."""
     folder, noise = tmp_path_factory.mktemp("own-measures"), np.random.default_rng(0)
     groups = [*NAMES[:4], *MATHEMATICS[:4], "two\nlines", "x" * 5000]
     rows = [
@@ -137,13 +137,13 @@ def check_that_nothing_struck(browser: webdriver.Chrome) -> None:
 
 
 def check_that_the_policy_holds(browser: webdriver.Chrome) -> None:
-    """A script that gets into the page all the same is refused, and so is code made of text."""
+    """Check that the page refuses an injected script and the evaluation of text as code."""
     browser.execute_script(
         "const script = document.createElement('script'); script.textContent = 'window.struck = 1';"
         "document.body.append(script);"
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.struck = 2\">');"
     )
-    # In a timer, for what the test itself runs is exempt.
+    # In a timer, because code that the test runs directly is exempt.
     evaluated = browser.execute_async_script(
         "const [done] = arguments;"
         "setTimeout(() => { try { done(eval('1 + 1')) } catch (error) { done(error.name) } }, 100);"
@@ -154,12 +154,12 @@ def check_that_the_policy_holds(browser: webdriver.Chrome) -> None:
 
 
 def as_parsed(name: str) -> str:
-    """What a parser of HTML makes of a text: a carriage return is a line's end."""
+    """Return a text as an HTML parser reads it: a carriage return becomes a line feed."""
     return name.replace("\r", "\n")
 
 
 def cells(browser: webdriver.Chrome, section: str, column: int) -> list[str]:
-    """The texts of one column of a section's table."""
+    """Return the texts of one column of a section's table."""
     selector = f"[aria-labelledby={section}] tbody tr > :nth-child({column})"
     return list(
         browser.execute_script(
@@ -254,7 +254,7 @@ def test_the_download_computes_nothing_in_a_spreadsheet(
         path.unlink()
         assert len({len(line) for line in lines}) == 1
         assert sorted(line[0] for line in lines[1:]) == sorted(map(in_a_spreadsheet, models))
-        facts = 6  # of text, but for the size
+        facts = 6  # the leading columns, which are text except for the size
         for line in lines:
             assert not [cell for cell in line[:facts] if cell.startswith(FORMULA_BEGINS)]
         for head in lines[0]:
@@ -281,7 +281,7 @@ def test_the_summary_holds_hostile_names_as_they_are(all_names: Path, own_measur
 
 
 def shown_by_markdown(text: str) -> tuple[list[str], set[str]]:
-    """The texts of all inline parts of a Markdown document, and the kinds of markup in them."""
+    """Return the texts of all inline parts of a Markdown document, and the kinds of markup in it."""
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
     inline = [token for token in tokens if token.type == "inline"]
     parts = [part for token in inline for part in token.children or ()]
@@ -319,7 +319,7 @@ def test_a_name_that_begins_a_line_of_markdown_is_no_list_rule_or_heading(name: 
 
 
 def check_figures(folder: Path) -> None:
-    """Pictures that open, and drawings of shapes alone."""
+    """Check that each PNG opens and that each SVG contains only shapes."""
     drawings = sorted(folder.glob("*.svg"))
     assert drawings
     for path in drawings:
@@ -341,7 +341,7 @@ def test_figures_of_hostile_names_are_shapes_alone(all_names: Path, own_measures
 
 
 def drawn_legend(names: Sequence[str]) -> bytes:
-    """A drawing of nothing but a legend of these names, as the figures' own are made."""
+    """Return an SVG of a legend of these names, made like the figures' legends."""
     with matplotlib.rc_context(figures.STYLE):
         figure = Figure(figsize=(8, 20), layout="constrained")
         figures.legend(figure, [Line2D([], [], label=figures.one_line(name, 36)) for name in names])
@@ -352,7 +352,7 @@ def test_a_legend_shows_every_hostile_name_as_it_is_and_no_mathematics() -> None
     drawn = drawn_legend(NAMES)
     assert ElementTree.fromstring(drawn).tag == SVG + "svg"
     said = [html.unescape(text) for text in re.findall("<!-- (.*?) -->\n", drawn.decode())]
-    # Matplotlib notes each text in a comment, which may hold no two hyphens in a row.
+    # Matplotlib writes each text in a comment, which must not have two hyphens in a row.
     assert [
         name for name in NAMES if re.sub("-(?=-)", "- ", figures.one_line(name, 36)) not in said
     ] == []

@@ -1,4 +1,4 @@
-"""Pages of curves full of hostile names: shown as they are, and none runs."""
+"""Hostile names in pages of curves: they are shown as they are, and none runs."""
 
 import json
 import os
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module", autouse=True)
 def few_resamples() -> Iterator[None]:
-    """Intervals are not what these tests are about, and take the most time."""
+    """Draw few resamples: these tests do not check intervals, which take the most time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "Bootstraps", partial(Bootstraps, 100, 10))
         yield
@@ -58,7 +58,7 @@ def curve(label: str) -> Line:
 
 
 def monitored(folder: Path) -> Path:
-    """The report of a training in a folder, and of a layer, with hostile names."""
+    """Return the report of a training whose folder and layer have hostile names."""
     out = folder / os.fsdecode(b"<img src=x onerror=window.struck=1> '\" $x$ \xff")
     rows = [
         {name: float(step + 1) for name in NUMBERS} | {"step": float(step)} for step in range(3)
@@ -68,7 +68,7 @@ def monitored(folder: Path) -> Path:
 
 
 def validated(folder: Path) -> Path:
-    """A validation whose studies, data sets, versions and commit have hostile names."""
+    """Return the report of a validation whose studies, data sets, versions and commit have hostile names."""
     noise = np.random.default_rng(0)
     measures = (
         "dse_z",
@@ -95,7 +95,7 @@ def validated(folder: Path) -> Path:
 
 
 def all_hostile(folder: Path) -> Path:
-    """A page of curves whose every text is hostile."""
+    """Return a page of curves whose every text is hostile."""
     drawn = curves(
         [Panel(NAMES[0], NAMES[1], NAMES[2], [curve(name) for name in NAMES[:9]])], NAMES[3]
     )

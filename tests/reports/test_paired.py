@@ -114,7 +114,7 @@ def dropped_in_stages(
 ) -> float:
     """Return the share of searches that drop one of the ``best`` models before the stage on all images.
 
-    ``per_stage`` has a test at 5% in each stage, and ``as_before`` also takes equally many images of each class.
+    With ``per_stage``, each stage tests at 5%; with ``as_before``, it also takes equally many images of each class.
     """
     stages = samples(SIZES, balanced=balanced, shrink=3, fewest=5)
     if as_before:

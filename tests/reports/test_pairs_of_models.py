@@ -1,4 +1,4 @@
-"""Pairs of backbones: the probe on both embeddings, what choosing a pair gains, the command and its section."""
+"""Pairs of backbones: the probe on both embeddings, the gain of choosing a pair, the command and its section."""
 
 import json
 import logging
@@ -91,7 +91,7 @@ def test_the_interval_of_a_gain_holds_the_true_gain_as_often_as_it_says(skew: in
     weights = quantity.weights(len(classes))
     held = 0
     for _ in range(1000):
-        u = rng.random(len(classes))  # both right below 0.7, only one of them up to 0.8 and 0.85
+        u = rng.random(len(classes))  # both right to 0.7, the first to 0.8, the second from 0.95
         low, high = gain_interval(u < 0.8, (u < 0.7) | (u > 0.95), weights)
         held += low <= 100 * (0.8 - 0.75) <= high
     assert held >= 930

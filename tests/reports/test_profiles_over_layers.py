@@ -1,4 +1,4 @@
-"""Rows of layers in the report: profiles over depth, and no models of their own."""
+"""Rows of layers in the report: they give profiles over depth and do not count as models."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ IMAGES = 400
 
 
 def row(model: str, layer: str | None, right: int, **fields: Any) -> dict[str, Any]:
-    """Return a row whose probe is right on the first images, in a mixed order that all share."""
+    """Return a row whose probe is right on the first ``right`` images of a random order that all rows share."""
     hits = np.random.default_rng(5).permutation(IMAGES) < right
     name = model if layer is None else f"{model}:{layer}"
     return {
@@ -85,7 +85,7 @@ def test_the_best_layer_is_tested_against_the_penultimate_with_holms_correction(
     assert [layer.depth for layer in second.layers] == [0.2, 0.8, 1]
     assert first.best is not None
     assert (first.best.layer, first.best.accuracy, first.best.penultimate) == ("middle", 80, 50)
-    # The middle is right on 120 more images and on no fewer, and Holm counts two layers.
+    # The middle is right on 120 images more and wrong on none more; Holm corrects for two layers.
     np.testing.assert_allclose(first.best.p_holm, 2 * 2 * 0.5**120, rtol=1e-9)
     assert second.best is not None
     assert (second.best.layer, second.best.p_holm) == (None, None)

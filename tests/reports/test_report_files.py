@@ -1,4 +1,4 @@
-"""Reports written two at a time, or by a process that dies: the page is always whole, and the next report is clean."""
+"""Reports written concurrently or by a process that dies: the page is always complete, and the next report clean."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What the report concludes beyond single correlations: each number against an independent computation."""
+"""The report's conclusions beyond single correlations, each number against an independent computation."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ FEW = Bootstraps(200, 20)
 
 
 def zoo(seed: int = 0, families: int = 12, size: int = 4) -> pd.DataFrame:
-    """Rows with a family effect, of which DSMI(Z;Y) predicts top-1 and the nearest neighbours do so better."""
+    """Return rows with a family effect; DSMI(Z;Y) predicts top-1 accuracy, and the nearest neighbours do so better."""
     rng = np.random.default_rng(seed)
     n = families * size
     family = np.repeat(np.arange(families), size)
@@ -215,7 +215,7 @@ def test_of_collinear_predictors_the_later_named_is_left_out_with_its_reason() -
     columns = np.column_stack(
         [values(rows, name) for name in ("dsmi_z_y", "dsmi_z_x", "dse_z", "log10_params")]
     )
-    # The inverse correlation matrix has the factors.
+    # The variance inflation factors are the diagonal of the inverse correlation matrix.
     closed_form = np.diag(np.linalg.inv(np.corrcoef(columns.T)))[1]
     assert found.why["dsmi_z_x"] == f"variance inflation {closed_form:,.0f}"
     assert all(1 <= c.inflation <= 10 for c in found.coefficients)

@@ -1,4 +1,4 @@
-"""Clustered errors: against their definition in full matrices, and designs whose answer is a textbook's t test."""
+"""Clustered errors, against their definition in full matrices and designs that reduce to textbook t tests."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from dsmi_zoo.reports.statistics.regression import Correction, clustered_errors,
 def drawn(
     seed: int, sizes: list[int], predictors: int = 2
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A design with a constant, [n, predictors + 1], an outcome and clusters, with effects of the clusters."""
+    """Return a design with a constant, [n, predictors + 1], an outcome and clusters that affect both."""
     rng = np.random.default_rng(seed)
     cluster = np.repeat(np.arange(len(sizes)), sizes)
     shared = rng.normal(size=(len(sizes), predictors + 1))[cluster]
@@ -25,7 +25,7 @@ def drawn(
 def written_out(
     design: np.ndarray, y: np.ndarray, cluster: np.ndarray, kind: Correction
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Errors and Satterthwaite's degrees by the published formulas, with n x n matrices and no shortcut."""
+    """Return errors and Satterthwaite's degrees of freedom by the published formulas, with full n x n matrices."""
     n, k = design.shape
     clusters = cluster.max() + 1
     bread = np.linalg.inv(design.T @ design)
@@ -126,7 +126,7 @@ def test_neither_the_order_of_rows_nor_a_predictors_unit_matters(
 
 
 def test_a_coefficient_that_one_cluster_alone_fixes_has_no_error() -> None:
-    """Whatever that cluster says, the line goes through it: its residuals know nothing of the slope."""
+    """The line goes through that cluster's mean in any case, so its residuals carry no information on the slope."""
     cluster = np.repeat(np.arange(6), 2)
     design = np.column_stack([np.ones(12), cluster == 0])
     y = np.arange(12.0) ** 2

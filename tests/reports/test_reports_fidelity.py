@@ -1,4 +1,4 @@
-"""How far a score's order can be trusted: pairs of similar models, families left out, and scores of size alone."""
+"""Reliability of a score's order: pairs of similar models, families left out, and scores of size alone."""
 
 from itertools import combinations
 
@@ -13,7 +13,7 @@ from dsmi_zoo.reports.statistics.summary import summarise
 
 
 def zoo(n: int, seed: int, of_size: float) -> pd.DataFrame:
-    """Return rows in 12 families, whose accuracy follows size; the score is size, or accuracy with some error."""
+    """Return rows in 12 families whose accuracy follows size; the score mixes noisy size and noisy accuracy."""
     rng = np.random.default_rng(seed)
     size = rng.normal(size=n)
     top1 = 70 + 6 * size + rng.normal(size=n)

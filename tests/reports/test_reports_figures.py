@@ -42,7 +42,7 @@ def scatter(rows):
 
 
 def check_png(data):
-    """Signature, chunks with right checksums, an end; returns (width, height)."""
+    """Check the signature, the chunks' checksums and the end; return (width, height)."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     at, kinds = 8, []
     while at < len(data):
@@ -151,7 +151,7 @@ def test_long_and_underscored_group_names_stay_in_the_legend():
 
 
 def legend_labels(rows):
-    """What the drawn legend says: matplotlib writes each text beside its outlines, the legend's last."""
+    """Return the legend's labels: Matplotlib writes each text in a comment, those of the legend last."""
     texts = re.findall("<!-- (.*?) -->", scatter(rows).svg.decode())
     return texts[texts.index("DSMI(Z;Y) and top-1 accuracy") + 1 :]
 

@@ -1,4 +1,4 @@
-"""What the report says first: the answer, and how sure it is."""
+"""The first sentences of a report: the answer and its uncertainty."""
 
 import re
 
@@ -25,7 +25,7 @@ def test_a_weak_correlation_is_not_called_one(tmp_path):
 
 
 def summary_of(**columns):
-    """Of 40 models of as many families; each column is a function of accuracy's order."""
+    """Return the summary of 40 models of 40 families; each column is a slope in accuracy, and the noise around it."""
     rng = np.random.default_rng(1)
     accuracy = rng.normal(size=40)
     rows = [
@@ -88,7 +88,7 @@ def test_an_interval_that_says_nothing_is_left_out_with_its_reason():
         rows_frame([entry(i, dsmi_z_y=i + 4 * rng.normal(), rankme=float(i)) for i in range(12)])
     )
     wide = summary.differences["rankme"].ci
-    assert wide[1] == 1  # as far as a difference of |rho| can be
+    assert wide[1] == 1  # the largest possible difference of |rho|
     assert "in |rho| (no interval: over 6 architectures it would span 1 or more, p" in answer(
         summary
     )

@@ -30,7 +30,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 def entry(i, **columns):
-    """The row of one measured model; measures rise with accuracy."""
+    """Return the row of one measured model; measures rise with accuracy."""
     noise = np.random.default_rng(i).normal(size=3)
     return {
         "model": f"net{i}.a", "architecture": f"net{i // 2}", "img_size": 32, "group": ("small", "large")[i % 2],
@@ -49,7 +49,7 @@ RUN = record_of(
 
 
 class Page(HTMLParser):
-    """What a browser would see: text, links, headings, open elements."""
+    """A page as a browser sees it: text, links, headings, open elements."""
 
     def __init__(self, text):
         super().__init__()
@@ -80,7 +80,7 @@ class Page(HTMLParser):
 
 
 def report(folder, entries, run=RUN):
-    """The page and the summary of some rows."""
+    """Write the report of these rows, and return its page and summary."""
     path = write_page(rows_frame(entries), run, folder)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return Page(path.read_text(encoding="utf-8")), summary
@@ -195,7 +195,7 @@ def test_the_same_rows_give_the_same_files(usual, tmp_path):
     assert names == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert len(names) == 4 + 2 * 4
     for name in names:
-        # Bokeh numbers its objects anew for each page.
+        # Bokeh gives its objects new ids on each page.
         first, second = (
             without_scripts((place / name).read_bytes()) for place in (folder, tmp_path)
         )

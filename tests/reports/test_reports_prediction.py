@@ -1,4 +1,4 @@
-"""Prediction of unseen families and regret, held against scikit-learn, statsmodels and loops that copy rows."""
+"""Prediction of unseen families and regret, against scikit-learn, statsmodels and loops that copy rows."""
 
 from itertools import combinations
 

@@ -1,4 +1,4 @@
-"""The ranking of models for images of one's own: order, ties, front, and the page that leads with it."""
+"""The ranking of models on the user's own images: order, ties, Pareto front, and the page that opens with it."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Regression of accuracy on a score: statsmodels' and the published formulas."""
+"""Regression of accuracy on a score, against statsmodels and the published formulas."""
 
 import numpy as np
 import pytest

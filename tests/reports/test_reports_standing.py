@@ -1,4 +1,4 @@
-"""Differences between scores, and their ranks: against their formulas written out, and in simulations."""
+"""Differences between scores, and their ranks, against formulas written out and in simulations."""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ SCORES = ("dsmi_z_y", "dse_z", "logme", "h_score", "rankme")
 def zoo(
     noise: dict[str, float], families: int = 20, size: int = 3, seed: int = 0, **columns: float
 ) -> pd.DataFrame:
-    """Rows whose scores are accuracy with so much noise; other columns are slope and noise in one."""
+    """Return rows whose scores and further columns are accuracy plus noise of the given standard deviation."""
     rng = np.random.default_rng(seed)
     family = np.repeat(np.arange(families), size)
     quality = rng.normal(size=families)[family] + rng.normal(size=len(family))

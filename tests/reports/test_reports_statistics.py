@@ -36,7 +36,7 @@ COEFFICIENTS = ("pearson", "spearman", "kendall", "weighted_kendall")
 
 
 def resampled(name):
-    """The function (x, y, counts, unit) -> a coefficient in every resample."""
+    """Return the function (x, y, counts, unit) -> the coefficient in every resample."""
 
     def shared(x, y, counts, unit):
         return getattr(resampling.Resamples(unit, counts), name)(x, y)
@@ -60,7 +60,7 @@ def entry(model, **columns):
 
 
 def sample(seed=0, families=12, size=3, ties=False):
-    """Numbers with a family effect: x, y and families, each [families * size]."""
+    """Return x, y and families, each [families * size]; x and y have a family effect."""
     rng = np.random.default_rng(seed)
     family = np.repeat(np.arange(families), size)
     x = rng.normal(size=families)[family] + rng.normal(size=len(family))
@@ -141,7 +141,7 @@ def test_the_error_of_g_equal_families_is_scaled_and_has_g_less_one_degrees():
 
 
 def test_scale_and_degrees_are_mean_and_spread_of_the_estimated_variance():
-    """Of copies within families, by simulation: E and 2 E^2 / Var of what a bootstrap of families estimates."""
+    """Copies within families: simulated E and 2 E^2 / Var of the variance that a bootstrap of families estimates."""
     rng = np.random.default_rng(0)
     sizes = np.array([30.0, 20, 10, 5, 5, 2, 1, 1, 1])
     u = rng.normal(size=(200_000, len(sizes)))
@@ -298,7 +298,7 @@ def test_any_numbers_give_finite_results_or_none_and_no_warning(pairs, families)
 
 
 def simpson():
-    """Three groups: within each the measure falls with accuracy, over all it rises."""
+    """Return rows of three groups: the measure falls with accuracy within each and rises over all of them."""
     rng = np.random.default_rng(12)
     rows = [
         entry(

@@ -1,4 +1,4 @@
-"""What a summary is of: columns that hold values, entries that are missing, and the keys that others read."""
+"""The content of a summary: columns that hold values, missing entries, and the keys that other programs read."""
 
 import json
 
