@@ -82,7 +82,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_whole(folder: Path, number: int) -> None:
-    """Check the hashes after interruption ``number``; first `verify` a pending release, and every tenth one."""
+    """Check hashes after interruption ``number``; `verify` first if a release is pending or 10 divides ``number``."""
     if (folder / READY).exists() or number % 10 == 0:
         assert verify(folder, sample=0) == 0, number
     assert list(verifying._changed_files(folder, read_sums(folder))) == [], number

@@ -79,7 +79,7 @@ def test_an_entrys_cost_follows_its_published_throughput_or_its_multiply_adds(jo
 def test_a_row_corrects_the_estimate_so_that_it_repeats_what_was_measured(job: Job) -> None:
     row = {"n_samples": 300, "seconds_build": 2.0, "seconds_embed": 6.0, "seconds_measure": 9.0}
     cost = corrected(estimate(job, 100, download=10), row)
-    measures = Cost(build=0, image=0)  # most of the 9 s is imports, so their estimate stays
+    measures = Cost(build=0, image=0)  # most of the 9 s is imports, so the estimate stays
     assert cost.seconds(300) == pytest.approx(8.0 + measures.seconds(300))
     assert cost.seconds(3000) == pytest.approx(62.0 + measures.seconds(3000))
     assert cost.download == 0
