@@ -1,4 +1,4 @@
-"""Records of fictitious runs, for tests of their readers."""
+"""Run records of fictitious runs, for tests of the code that reads them."""
 
 from datetime import UTC, datetime
 

@@ -78,7 +78,7 @@ def running_slurm(folder: Path) -> Iterator[dict[str, str]]:
     environment["SLURM_CONF"] = str(conf)
     munge = [f"--{name}={folder}/munge/{file}" for name, file in _MUNGE.items()]
     try:
-        # munged refuses a folder that other users cannot read, such as a test's, unless it is forced.
+        # Without --force, munged refuses a folder that other users cannot read, such as a test's.
         for command in (
             ["munged", "--force", *munge],
             ["slurmctld", "-c", "-f", str(conf)],

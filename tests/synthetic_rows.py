@@ -26,7 +26,7 @@ transform = timm.data.create_transform(
 
 
 def synthetic_rows() -> pd.DataFrame:
-    """Return 1,556 rows: the table's facts, and measures made of noise, family effects and, for some, accuracy."""
+    """Return 1,556 rows: the catalogue's facts, and measures made of noise, family effects and, for some, accuracy."""
     entries = load_models("imagenet-2025")
     rng = np.random.default_rng(0)
     accuracy = np.array([entry.top1 or np.nan for entry in entries])

@@ -1,4 +1,4 @@
-"""The choice page's section on the device: times of the best models beside timm's published figures."""
+"""The choice page's section on device times: measured times of the best models beside timm's published figures."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ def times(model: str, others_share: float = 0.0) -> TimedRow:
 
 
 def page_of(out: Path, *rows: TimedRow, hits_of_b0: int = 193) -> str:
-    """Return the page of two models, of which these were timed; by default the two are tied."""
+    """Return the choice page of two models, given the timed rows; by default the two models are tied."""
     models = pair(("b1", 196, 5.4), ("b0", hits_of_b0, 4.7))
     models["architecture"] = ["resnet50.a1_in1k", "resnet18.a1_in1k"]
     entries = tuple(

@@ -1,4 +1,4 @@
-"""Which scores a run computes: without the costly ones by default, or all; folders of earlier versions have all."""
+"""The choice of scores: all but the costly ones by default, or all; folders of earlier versions have all."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ MODEL = "test_vit.900x5"
 
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory: pytest.TempPathFactory, cli: Command) -> Path:
-    """A run of one model with all scores, as its folder was before there was a choice."""
+    """Return a run of one model with all scores, recorded as before ``scores`` was a setting."""
     out = tmp_path_factory.mktemp("all") / "earlier"
     cli("run", "--models", MODEL, "--out", out, "--scores", "all")
     record = json.loads((out / "run.json").read_text())
@@ -45,14 +45,14 @@ def test_remeasure_fills_in_all_scores_beside_the_run(
     small_run: Path, tmp_path: Path, cli: Command
 ) -> None:
     out = Path(shutil.copytree(small_run, tmp_path / "run"))
-    for path in sorted((out / "results").iterdir())[2:]:  # all scores of a row take a second
+    for path in sorted((out / "results").iterdir())[2:]:  # a row with all scores takes a second
         path.unlink()
     cli("remeasure", "--out", out, "--scores", "all")
     before, after = (read_results(folder) for folder in (out, tmp_path / "run-scores-all"))
     assert after[sorted(COSTLY)].notna().any(axis=None)
     assert not after["undefined_scores"].fillna("").str.contains("--scores all").any()
     assert set(before["row_id"]).isdisjoint(after["row_id"])
-    # The error of LogME has a closed form by default, and comes from halves with all scores, as it did before.
+    # LogME's error has a closed form by default; with all scores it comes from halves, as in earlier versions.
     others = [one.name for one in ROW_MEASURES if one.name not in COSTLY | {"logme_se"}]
     pd.testing.assert_frame_equal(before[others], after[others])
 

@@ -1,4 +1,4 @@
-"""``dsmi-zoo convert``: the file computes what the network does, and one that does not is caught and not written."""
+"""``dsmi-zoo convert``: an exported file computes what the network computes; one that differs is not written."""
 
 import copy
 import importlib.util
@@ -32,7 +32,7 @@ FORMATS = [pytest.param("onnx", marks=OF_ONNX), "pt2", "safetensors"]
 
 
 class Mine(torch.nn.Module):
-    """A network that is not timm's; ``is_awkward`` makes it depend on values, which no exporter can follow."""
+    """A network that is not timm's; ``is_awkward`` makes it branch on values, which no exporter can trace."""
 
     def __init__(self, is_awkward: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Fine-tuning the best models of a run: what is computed, kept, repeated and said."""
+"""Fine-tuning of a run's best models: what is computed, kept, repeated and reported."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ QUICK = FineTuning(epochs=1, min_steps=4, folds=3)
 
 @pytest.fixture
 def out(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of a finished run; the recipe is one of four steps."""
+    """Return a copy of a finished run, and shorten the recipe to four steps."""
     monkeypatch.setattr(command, "RECIPE", QUICK)
     shutil.copytree(small_run, tmp_path / "out")
     return tmp_path / "out"
@@ -52,7 +52,7 @@ def settings(out: Path, top: int, **compute: Any) -> RunConfig:
 
 
 def tune(out: Path, here: Workers, top: int = 1, **compute: Any) -> int:
-    """Fine-tune on a worker that is a thread, which the command itself refuses."""
+    """Fine-tune on a worker thread, which the command itself would refuse."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(command, "open_workers", lambda *_, **__: nullcontext(here))
         return command.fine_tune_best(settings(out, top, **compute), SILENT, lambda: None)
@@ -60,7 +60,7 @@ def tune(out: Path, here: Workers, top: int = 1, **compute: Any) -> int:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the numbers of training images of all trainings from now on, in this process."""
+    """Return a list that receives the number of training images of each training in this process."""
     seen: list[int] = []
     really = tuning.fine_tune
 
@@ -211,7 +211,7 @@ def test_no_ranked_model_is_a_warning_of_a_run_and_an_error_of_the_command(
 
 
 def rows_of(hits: dict[str, int], n: int = 200) -> pd.DataFrame:
-    """Return rows of models that are right on the first images."""
+    """Return one row per model, each right on its first ``hits[model]`` of ``n`` images."""
     table = pd.DataFrame(
         {"model": list(hits), "img_size": 32, "status": "ok", "row_id": list(hits)}
     )

@@ -1,4 +1,4 @@
-"""What ``run --plan`` says of the time, the download and the memory of a run on the cluster that is asked for."""
+"""The estimates of ``run --plan``: time, download and memory of a run on the requested cluster."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from dsmi_zoo.pipeline.plan.plan import Plan, make_plan
 
 
 def planned(folder: Path, **settings: Any) -> Plan:
-    """A plan of published models on the digits, with nothing in its cache."""
+    """Return a plan of published models on the digits, with an empty cache."""
     compute = {"cache": folder / "cache", **settings.pop("compute", {})}
     config = {
         "catalog": "imagenet-2025",
@@ -130,7 +130,7 @@ def test_on_cores_the_published_figures_of_a_cpu_count(tmp_path: Path) -> None:
 
 
 def own(folder: Path, *columns: str) -> Plan:
-    """A plan of the user's own networks, of which nothing is published."""
+    """Return a plan of the user's own networks, which have no published figures."""
     head = "model,architecture,weights,img_size,family,crop_pct,interpolation,crop_mode,mean,std"
     known = "32,test,1,bicubic,center,0.5 0.5 0.5,0.5 0.5 0.5"
     lines = [head]

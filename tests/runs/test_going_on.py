@@ -1,4 +1,4 @@
-"""What a second run keeps, computes and refuses: after a hub was down; with new models, catalogues and images."""
+"""Continued runs: what they keep, compute and refuse after a hub outage, or with new models, catalogues or images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ Run = Callable[..., int]
 
 
 def write_digits(folder: Path, classes: range, images: int) -> Path:
-    """Write digits as a folder of images, one folder for each class."""
+    """Write digits as image files, one folder per class."""
     digits = load_digits()
     for label in classes:
         (folder / f"digit-{label}").mkdir(parents=True, exist_ok=True)
@@ -57,10 +57,10 @@ def settings(tmp_path: Path, digits: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def go(settings: dict[str, Any], here: Workers, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a catalogue on the worker of this process, and return the exit code."""
+    """Return a function that runs a catalogue on this process's worker and returns the exit code."""
     monkeypatch.setattr(
         "dsmi_zoo.jobs.clusters.existing.refuse_unfit", lambda *_: None
-    )  # threads of this process
+    )  # its workers are threads of this process
 
     def going(catalog: Path, **changes: Any) -> int:
         config = resolve_config({**settings, "catalog": str(catalog), **changes})
@@ -70,7 +70,7 @@ def go(settings: dict[str, Any], here: Workers, monkeypatch: pytest.MonkeyPatch)
 
 
 def write_catalog(path: Path, *lines: str) -> Path:
-    """With all that timm would be asked for, in another process."""
+    """Write a catalogue with every field that would otherwise be asked of timm in another process."""
     known = "test,1,bicubic,center,0.5 0.5 0.5,0.5 0.5 0.5"
     head = "model,architecture,checkpoint,weights,img_size,family,crop_pct,interpolation,crop_mode,mean,std"
     path.write_text("\n".join([head, *(f"{line},{known}" for line in lines)]) + "\n")
@@ -84,7 +84,7 @@ def save_network(architecture: str, path: Path, seed: int) -> None:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """A catalogue of one checkpoint; those of two more models lie beside it."""
+    """Return a catalogue of one checkpoint, ``1.safetensors``; ``2.safetensors`` lies beside it."""
     for seed in (1, 2):
         save_network("test_resnet", tmp_path / f"{seed}.safetensors", seed)
     return write_catalog(tmp_path / "mine.csv", "one,test_resnet,1.safetensors,,32")
@@ -92,7 +92,7 @@ def mine(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(hub: HubServer, published: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of weights at a server that is asked again at once."""
+    """Return the address of weights on a server, with almost no pause between retries."""
     monkeypatch.setattr(downloads, "FIRST_PAUSE_S", 0.01)
     hub.files["resnet.safetensors"] = published["test_resnet"]
     return f"{hub.endpoint}/files/resnet.safetensors"
@@ -118,7 +118,7 @@ def test_what_could_not_be_reached_is_tried_again_by_the_same_command(
     assert promise in page
     assert "figures/" not in page, "there are none"
 
-    subset_path(out).unlink(missing_ok=True)  # no row needed the images, so none may be written
+    subset_path(out).unlink(missing_ok=True)  # no row needed the images, so it may not exist
     told.clear()
     assert go(catalog) == 1
     assert "1 model could not be reached before; trying again" in told.text
@@ -215,7 +215,7 @@ def test_other_images_are_refused_in_words_by_the_plan_as_by_the_run(
 ) -> None:
     go(mine)
     photos = write_digits(tmp_path / "photos", range(1, 5), 10)
-    (photos / "digit-1" / "1.png").unlink()  # 9 left, 7 of which were there
+    (photos / "digit-1" / "1.png").unlink()  # 9 left, 7 of them in the first run
     refusals = []
     for attempt in (
         lambda: go(mine, subset={**settings["subset"], "data_root": photos}),

@@ -1,4 +1,4 @@
-"""Publications that die, lose power or meet another one: the folder holds the old release or the new one."""
+"""Publications that are killed, lose power or overlap: the folder holds either the old or the new release."""
 
 import shutil
 import threading
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of two made-up rows with their embeddings."""
+    """Return a run of two made-up rows with their embeddings."""
     out = tmp_path / "run"
     entries = [EntryRecord(model=m, img_size=32, slug=m, row_id=f"id-{m}") for m in ("a", "b")]
     write_run(out, record_of(*entries))
@@ -62,7 +62,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages of a few lines: a real one takes seconds, and there are hundreds of publications."""
+    """Write pages of a few lines: a real page takes seconds, and there are hundreds of publications."""
 
     def write_page(rows: pd.DataFrame, _run: Any, folder: Path, release: Release, **_: Any) -> None:
         assert len(rows) == 2
@@ -82,7 +82,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_whole(folder: Path, number: int) -> None:
-    """Check a release after its interruption ``number``; each tenth by `verify`, which takes longer than the hashes."""
+    """Check hashes after interruption ``number``; `verify` first if a release is pending or 10 divides ``number``."""
     if (folder / READY).exists() or number % 10 == 0:
         assert verify(folder, sample=0) == 0, number
     assert list(verifying._changed_files(folder, read_sums(folder))) == [], number
@@ -143,7 +143,7 @@ def test_after_a_power_cut_at_any_step_a_publication_is_the_old_or_the_new_relea
 
 
 def publish_id(run: Path, title: str) -> str:
-    """Return the name of the release of that title."""
+    """Publish the run with this title to another folder, and return the release's id."""
     other = run.with_name(f"only-{title}")
     return publish(run, other, title=title).id
 

@@ -1,4 +1,4 @@
-"""``run --layers``: rows of more layers of each network, from one forward pass."""
+"""``run --layers``: rows for further layers of each network, from one forward pass."""
 
 import logging
 from collections.abc import Callable
@@ -51,7 +51,7 @@ Planned = Callable[..., Plan]
 
 @pytest.fixture
 def planned(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
-    """Plan a run of a catalogue, by default of a network of one's own, whose module is in the current directory."""
+    """Return a function that plans a run of a catalogue, whose networks' module is in the current directory."""
     name = f"nets_{tmp_path.name}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -78,7 +78,7 @@ def done(plan: Plan, here: Workers) -> list[Outcome]:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of layers of each pass over the images."""
+    """Return a list that receives the number of layers of each pass over the images."""
     counted: list[int] = []
     real = embed.embed_inputs
 
@@ -101,7 +101,7 @@ def test_rows_of_layers_equal_those_of_a_catalogue_that_names_them_from_one_pass
         *(f"net:blocks.{i},NETS:net,blocks.{i},32,net" for i in range(3)),
         out="b",
     )
-    for job in alone.jobs:  # each as if it were the only one
+    for job in alone.jobs:  # each as the only job of a plan
         assert all(one.ok for one in done(Plan(alone.config, alone.subset, (job,)), here))
     assert passes == [4, 1, 1, 1, 1]
     rows, others = (read_results(plan.config.folder) for plan in (together, alone))
@@ -144,7 +144,7 @@ def test_a_run_that_is_stopped_within_a_network_keeps_its_rows_and_its_pass(
     mark = kept.stat().st_mtime_ns
     assert all(one.ok for one in done(plan, here))
     assert kept.stat().st_mtime_ns == mark
-    # A row that was being measured as the run stopped may be embedded again.
+    # A row that was being measured when the run stopped may be embedded again.
     assert passes in ([4], [4, 1])
     assert len(read_results(plan.config.folder)) == 4
     assert not (plan.config.folder / "attempts").exists()

@@ -1,4 +1,4 @@
-"""Scores of one's own added to a finished run: in place, in seconds, and nothing else changes."""
+"""User-defined scores added to a finished run: in place, in seconds, without any other change."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def run_copy(small_run: Path, tmp_path: Path) -> Path:
 
 
 def others(out: Path) -> pd.DataFrame:
-    """Every column but those of the added scores."""
+    """Return all columns except those of the added scores."""
     added = ["spread", "classes", "picky", "deadly", "own_measures", "own_measures_code"]
     return read_results(out).drop(columns=added, errors="ignore")
 

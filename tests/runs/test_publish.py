@@ -1,4 +1,4 @@
-"""A published folder: whole, without what is private, checkable by others, and never mistaken for the latest."""
+"""A published folder: complete, free of private paths, verifiable by others, and marked when superseded."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ from dsmi_zoo.reports.page.build import write_report
 
 @pytest.fixture(scope="module")
 def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three rows of a real run with their embeddings, one of them a failed one that names a private folder."""
+    """Return a run with three real rows and their embeddings; one row failed, and its message names private folders."""
     out = tmp_path_factory.mktemp("private") / "run"
     shutil.copytree(small_run, out)
     rows, _ = scan_results(out)
@@ -50,7 +50,7 @@ def run(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def board(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The release of ``run``, which tests that change it copy."""
+    """Publish ``run``; tests that change the release copy it."""
     folder = tmp_path_factory.mktemp("boards") / "board"
     publish(run, folder, license="cc-by-4.0", with_embeddings=True)
     return folder
@@ -68,7 +68,7 @@ def test_a_release_holds_rows_page_card_settings_and_the_hash_of_every_file(
     pd.testing.assert_frame_equal(
         published.rows.drop(columns="error_message"),
         read_results(run).drop(columns=["error_message", "embedding_file"]),
-        check_like=True,  # in another order
+        check_like=True,  # the order may differ
     )
     field = pq.read_schema(board / ROWS).field("dsmi_z_y")
     assert field.metadata[b"unit"] == b"bits"
@@ -236,7 +236,7 @@ def test_a_report_is_compared_with_a_published_folder(
 
 @pytest.fixture
 def hub(hub_port: int) -> Iterator[HubOfDataSets]:
-    """Start a hub of data sets where `client_settings` has the client look for one."""
+    """Start a hub of data sets at the address in `client_settings`."""
     with HubOfDataSets(port=hub_port) as server:
         yield server
 
@@ -264,7 +264,7 @@ except ValueError as error:
 def pushed(
     client_settings: dict[str, str], folder: Path, repository: str, token: str = "mine"
 ) -> str:
-    """What a process that pushes says; the real client, which takes the hub's address from its environment."""
+    """Push in a process with the real client, which reads the hub's address from its environment; return the output."""
     process = start_script(PUSH, folder, repository, token, environment=client_settings)
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

@@ -1,4 +1,4 @@
-"""Redo single entries, and measure kept embeddings anew."""
+"""``rerun`` of single entries, and ``remeasure`` of kept embeddings."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ OTHER = ("--t", 3, "--seed", 4, "--repetitions", 2)
 
 @pytest.fixture(scope="module")
 def remeasured(small_run: Path, tmp_path_factory: pytest.TempPathFactory, cli: Command) -> Path:
-    """The small run's embeddings measured with other settings; tests only read it."""
+    """Remeasure the small run with other settings; tests only read the result."""
     out = tmp_path_factory.mktemp("remeasured") / "again"
     cli("remeasure", "--out", small_run, "--into", out, "--sigma", 2, *OTHER)
     return out
@@ -233,7 +233,7 @@ def test_remeasure_by_the_papers_protocol_keeps_the_clusters_of_each_size(
     measured = ["dsmi_z_x", "csmi_z_x", "dsmi_z_y", "dse_z", "row_id"]
     again, at_once = (read_results(tmp_path / name)[measured] for name in ("again", "at-once"))
     pd.testing.assert_frame_equal(again, at_once)
-    # As earlier versions left it, with other numbers.
+    # Earlier versions kept no clusters and computed other numbers, so the row is measured again.
     shutil.rmtree(tmp_path / "again" / "input_clusters")
     said = cli("remeasure", "--out", tmp_path / "run", "--into", tmp_path / "again", "--sigma", 3)
     assert "1 embedding to measure" in said.stdout

@@ -1,4 +1,4 @@
-"""The main job as a user runs it: real processes, real models, real faults."""
+"""`dsmi-zoo run` as a user runs it, with real processes, models and faults."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def snapshot(out: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def weights_of(cache: Path, model: str) -> Path:
-    """The trained weights of a digits model, which ``small_run`` left in the cache."""
+    """Return the trained weights of a digits model, which ``small_run`` left in the cache."""
     for path in (cache / "weights").glob("*.safetensors"):
         with safetensors.safe_open(path, framework="np") as file:
             if file.metadata()["model"] == model:
@@ -42,13 +42,13 @@ def weights_of(cache: Path, model: str) -> Path:
 
 @pytest.fixture
 def run_copy(small_run: Path, tmp_path: Path) -> Path:
-    """A run that a test may change."""
+    """Return a copy of the small run, which a test may change."""
     return Path(shutil.copytree(small_run, tmp_path / "run"))
 
 
 @pytest.fixture
 def mine(small_run: Path, cache: Path, tmp_path: Path) -> Path:
-    """A catalogue of one's own with one good model."""
+    """Return a user's catalogue with one good model."""
     shutil.copy(weights_of(cache, "test_resnet.900x5@32"), tmp_path / "good.safetensors")
     path = tmp_path / "mine.csv"
     path.write_text(
@@ -65,12 +65,12 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     )
     assert (rows["status"] == "ok").all()
     assert rows["top1"].between(5, 100).all()
-    # Of the difference of two samples' shares, in percent.
+    # Five standard errors of the difference of two samples' shares, in percent.
     five_errors = 5 * np.sqrt(2 * 50 * 50 / 200)
     assert (rows["subset_top1"] - rows["top1"]).abs().max() < five_errors
     assert rows["nce"].between(-np.log(10), -1e-9).all()
     assert rows.set_index("model")["nce"].idxmin().endswith(".100x3")  # the shortest training
-    # Softer than the choices, the probabilities tell less.
+    # LEEP's probabilities are softer than NCE's predicted labels, so they carry less information.
     assert (rows["leep"] <= rows["nce"]).all()
     assert rows["leep"].between(-np.log(10) - 0.01, -1e-9).all()
     assert (rows["leep_se"] > 0).all(), rows[["leep", "leep_se", "nce", "nce_se"]]

@@ -1,4 +1,4 @@
-"""`dsmi_zoo.run`: the same run as the command's, called from a program, on workers of its own or of a client."""
+"""`dsmi_zoo.run`: the same run as the command's, called from Python, on its own workers or a client's."""
 
 import logging
 import subprocess
@@ -25,7 +25,7 @@ def _shared_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_times(rows: pd.DataFrame) -> pd.DataFrame:
-    """What two runs of the same models must have in common."""
+    """Return the columns that two runs of the same models must have in common."""
     return rows.drop(columns=NEW_EACH_TIME)
 
 

@@ -1,4 +1,4 @@
-"""The search on a budget: what it costs, which stages it takes, and the real thing on real models."""
+"""The search on a budget: its cost estimates, its stages, and real searches of real models."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ from dsmi_zoo.pipeline.weights.waves import within_download
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """One of the digits zoo's, whose weights and view nobody has made."""
+    """Return a job of the digits zoo, whose weights and view do not exist yet."""
     cache = tmp_path_factory.mktemp("empty")
     return make_plan(
         resolve_config({"models": ["test_vit.100x3"], "compute": {"cache": cache}})
@@ -79,7 +79,7 @@ def test_an_entrys_cost_follows_its_published_throughput_or_its_multiply_adds(jo
 def test_a_row_corrects_the_estimate_so_that_it_repeats_what_was_measured(job: Job) -> None:
     row = {"n_samples": 300, "seconds_build": 2.0, "seconds_embed": 6.0, "seconds_measure": 9.0}
     cost = corrected(estimate(job, 100, download=10), row)
-    measures = Cost(build=0, image=0)  # 9 s of measures are imports, mostly: their estimate stays
+    measures = Cost(build=0, image=0)  # most of the 9 s is imports, so the estimate stays
     assert cost.seconds(300) == pytest.approx(8.0 + measures.seconds(300))
     assert cost.seconds(3000) == pytest.approx(62.0 + measures.seconds(3000))
     assert cost.download == 0
@@ -218,7 +218,7 @@ def test_wrong_limits_are_refused_in_one_line(settings: dict[str, object], messa
 
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory: pytest.TempPathFactory, small_run: Path, cache: Path) -> Path:
-    """Two well-trained models and two hardly trained ones, which claim to need hours."""
+    """Return a catalogue of two well-trained and two hardly trained models, whose GMACs suggest hours of work."""
     plan = make_plan(
         resolve_config({"models": ["test_resnet.*", "test_vit.*"], "compute": {"cache": cache}})
     )
@@ -237,7 +237,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory, small_run: Path, cache: Pa
 def cut_short(
     catalog: Path, tmp_path_factory: pytest.TempPathFactory, cli: Command
 ) -> tuple[Path, str]:
-    """A search without time and what it printed; tests that go on with it copy its folder."""
+    """Return the folder and output of a search with a budget of 1 s; tests that continue it copy the folder."""
     out = tmp_path_factory.mktemp("search") / "out"
     done = cli("run", "--catalog", catalog, "--out", out, "--budget", "1s", report=True)
     return out, done.stdout
@@ -353,7 +353,7 @@ def test_a_search_of_which_no_model_can_be_measured_says_so_and_fails(
 
 @pytest.fixture(scope="module")
 def skewed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of real digits: many ones, fewer sevens and nines, three twos."""
+    """Return folders of real digits: many ones, fewer sevens and nines, three twos."""
     root, images = tmp_path_factory.mktemp("skewed") / "photos", open_dataset("digits")
     for label, count in {1: 44, 7: 20, 9: 15, 2: 3}.items():
         (root / str(label)).mkdir(parents=True)

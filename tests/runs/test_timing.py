@@ -1,4 +1,4 @@
-"""``dsmi-zoo time``: what a network takes on this device, a batch that does not fit, and what is kept."""
+"""``dsmi-zoo time``: a network's speed and memory on this device, batches that do not fit, and kept times."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ NETWORK = ModelEntry(model="a/b", architecture="test_resnet", img_size=32)
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Time for a moment, and leave the number of threads as it was."""
+    """Shorten the timing, and restore the number of threads afterwards."""
     monkeypatch.setattr(timing, "ENOUGH_S", 0.02)
     monkeypatch.setattr(timing, "WARM_UP_S", 0.0)
     monkeypatch.setattr(timing, "MAX_BATCH", 8)
@@ -33,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Limited(torch.nn.Module):
-    """A network that runs out of memory beyond a number of images, as a GPU or a CPU says it."""
+    """A network that raises ``error``, such as a GPU's or CPU's out-of-memory error, for more than ``most`` images."""
 
     def __init__(self, most: int, error: Exception) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ def queue() -> str:
 
 
 def ask(tmp_path: Path, path: Path, wait_s: float = 60) -> str:
-    """What is found instead of a report."""
+    """Return the one finding of a check whose job sends no report."""
     folders = Folders(tmp_path / "cache", tmp_path / "out")
     report = check_by_job(load_profile(path), folders, wait_s)
     assert report.problems == 1
@@ -77,7 +77,7 @@ def test_a_job_looks_at_the_node_the_folders_and_the_way_back(tmp_path: Path) ->
         assert found[what]["level"] == "ok", found[what]
     assert found["GPUs of the job"]["found"] == "CUDA_VISIBLE_DEVICES=0"
     assert "127.0.0.1 to 127.0.0.1" in found["route by lo"]["found"]
-    assert "GPUs" in found or "GPU 0" in found  # the stand-in is none that torch could use
+    assert "GPUs" in found or "GPU 0" in found  # torch cannot use the stand-in
     assert done.returncode == 1, done.stderr
     assert "RUNNING" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "mine.toml"]

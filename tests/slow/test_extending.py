@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md: each is applied to a copy of the project, and its own tests pass there."""
+"""The examples of docs/extending.md: each is applied to a copy of the project, and the tests it adds pass there."""
 
 import os
 import re
@@ -16,7 +16,7 @@ EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.patch"))
 
 
 def copy_of_the_project(folder: Path) -> Path:
-    """The sources in ``folder``, and below it the package as it is imported; returns the latter's place."""
+    """Copy the sources to ``folder``; return the folder below it from which the package can be imported."""
     for part in PARTS:
         shutil.copytree(ROOT / part, folder / part, ignore=IGNORED)
     shutil.copy(ROOT / "pyproject.toml", folder)

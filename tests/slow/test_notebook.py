@@ -26,7 +26,7 @@ def test_a_notebook_shows_a_bar_then_the_answer_and_a_link_and_no_line_of_dask(
     changes: list[str] = []
 
     class Client(nbclient.NotebookClient):
-        """Keeps what a display showed before it was replaced."""
+        """A client that records each update of a display."""
 
         def process_message(self, message, cell, index):
             if message["msg_type"] == "update_display_data":

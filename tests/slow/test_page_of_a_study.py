@@ -1,4 +1,4 @@
-"""The page of the digits zoo as people see it: at a desk, on a phone, on paper, with every section unfolded."""
+"""The digits zoo's page in a browser: on a desktop, on a phone and on paper, with every section unfolded."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 def unfolded(browser: webdriver.Chrome, page: Path, width: int, media: str = "screen") -> None:
-    """Open the page at a width, with all that it folds."""
+    """Open the page at a width, with all sections unfolded."""
     size: dict[str, Any] = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})

@@ -1,4 +1,4 @@
-"""The quick starts of the README work as they are printed, in a shell."""
+"""The quick starts of the README work in a shell as printed."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from dsmi_zoo.pipeline.store.run_folder import read_results
 
 
 def quick_start(title: str) -> list[tuple[str, str]]:
-    """The blocks of one section of the README, as they are printed."""
+    """Return the code blocks of one section of the README as (language, content)."""
     section = README.split(f"\n## {title}\n")[1].split("\n## ")[0]
     return code_blocks(section)
 
@@ -43,7 +43,7 @@ def follow(title: str, folder: Path, environment: dict[str, str]) -> str:
 
 @pytest.fixture
 def offline(cache: Path) -> dict[str, str]:
-    """The environment of somebody without internet."""
+    """Return the environment of a user without internet."""
     return {**os.environ, "DSMI_ZOO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
 
 

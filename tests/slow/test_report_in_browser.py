@@ -27,7 +27,7 @@ MIB = 2**20
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The full-size page, of synthetic rows."""
+    """Return the full-size page of synthetic rows."""
     folder = tmp_path_factory.mktemp("report")
     return write_page(synthetic_rows(), RUN, folder)
 
@@ -45,7 +45,7 @@ def started(downloads: Path) -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def browser(started: webdriver.Chrome, page: Path) -> webdriver.Chrome:
-    """The page, freshly opened and drawn."""
+    """Return the browser with the page freshly opened and drawn."""
     open_page(started, page)
     return started
 
@@ -78,7 +78,7 @@ def choose(browser: webdriver.Chrome, number: int, text: str) -> None:
 
 
 def settled(browser: webdriver.Chrome) -> str:
-    """What the explorer says of the models that are shown, once it has settled."""
+    """Return the explorer's text on the shown models once it no longer changes."""
     before = ""
     while (
         said := ask(browser, "return document.getElementById('explorer-statistics').textContent")
@@ -162,7 +162,7 @@ def test_filters_act_on_plot_table_ranks_statistics_and_download_alike(
 
 
 def downloaded(folder: Path) -> str:
-    """The one file that has come into the folder, which is empty again afterwards."""
+    """Wait for the one downloaded CSV file, delete it and return its text."""
     WebDriverWait(folder, 20, 0.1).until(
         lambda f: [p for p in f.glob("*.csv") if p.stat().st_size > 0]
     )
@@ -223,7 +223,7 @@ def all_hold(word: str, rows: list[list[str]]) -> bool:
 
 
 def processor_seconds(browser: webdriver.Chrome) -> float:
-    """What the page has taken of a processor, whatever else the machine does meanwhile."""
+    """Return the CPU seconds that the page has used, whatever the machine's other load."""
     metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
     return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
 

@@ -1,4 +1,4 @@
-"""Runs on a real Slurm: submitted, cancelled, refused, out of time, as an array, and who may talk to the scheduler."""
+"""Runs on a real Slurm: submitted, cancelled, refused, timed out, as an array; and access to the scheduler."""
 
 import os
 import re
@@ -45,7 +45,7 @@ MEASURED = ["embedding_sha256", "dse_z", "dsmi_z_y", "dsmi_z_x", "top1"]
 
 
 class Site:
-    """A user of the tests' Slurm, in a folder of their own."""
+    """A user of the tests' Slurm, with a private folder."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.environment, self.folder, self.out = environment, folder, folder / "out"
@@ -56,7 +56,7 @@ class Site:
         return path
 
     def own_measure(self, *, trapped: bool) -> Path:
-        """A measure that says which GPU it sees; if trapped, one model hangs once: the path has its job and GPU."""
+        """Write a measure that returns its GPU; if trapped, one model hangs once and writes job and GPU to the path."""
         first = self.folder / "first"
         (self.folder / "own.py").write_text(
             OWN.format(first=str(first), out=str(self.out), trapped=trapped)
@@ -91,14 +91,14 @@ class Site:
             time.sleep(0.2)
 
     def listening(self, job: str) -> set[str]:
-        """The addresses on which the processes of a job listen."""
+        """Return the addresses on which the processes of a job listen."""
         addresses = set()
         of_the_job = {("SLURM_CONF", self.environment["SLURM_CONF"]), ("SLURM_JOB_ID", job)}
         for process in psutil.process_iter():
             try:
                 environment = process.environ()
                 connections = process.net_connections("inet")
-            except psutil.Error:  # it has just ended, or is the kernel's
+            except psutil.Error:  # it has just ended, or belongs to the kernel
                 continue
             if of_the_job <= environment.items():
                 addresses |= {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
@@ -127,7 +127,7 @@ RUN = (
 
 
 def submitted_until_one_hangs(site: Site) -> tuple[Path, str, int]:
-    """Submit; once a model hangs: the file with its worker's job and GPU, the driver's job, the driver's process."""
+    """Submit, wait until a model hangs, and return (file with its job and GPU, driver's job, driver's process)."""
     first = site.own_measure(trapped=True)
     said = site("dsmi-zoo", "submit", "slurm", "--profile", site.profile(), *RUN, "--out", site.out)
     driver = re.search(r"^job (\d+): driver$", said, re.M)[1]  # type: ignore[index]
@@ -155,7 +155,7 @@ def test_a_submitted_run_survives_a_cancelled_worker_and_shares_out_gpus(
     assert {oct(path.stat().st_mode & 0o77) for path in (credentials, *credentials.iterdir())} == {
         "0o0"
     }
-    # By the other worker, in part.
+    # The other worker measures some of these.
     site.wait(lambda: len(list((site.out / "results").glob("*.parquet"))) == 5)
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
     hanging_job, hanging_gpu = first.read_text().split()
@@ -175,10 +175,10 @@ def test_a_driver_whose_walltime_ends_stops_its_workers_and_has_another_turn(
 ) -> None:
     _, driver, process = submitted_until_one_hangs(site)
     finished = {path: path.stat().st_mtime_ns for path in (site.out / "results").glob("*.parquet")}
-    # As Slurm does: the batch shell alone is warned.
+    # Slurm, too, warns only the batch shell.
     os.kill(psutil.Process(process).ppid(), signal.SIGUSR1)
     site.wait(lambda: site.queue() == [driver] and "PENDING" in site("squeue", "-h", "-o", "%T"))
-    # Slurm lets a job that comes back wait 2 minutes.
+    # Slurm would delay a requeued job by 2 minutes.
     site("scontrol", "update", f"JobId={driver}", "StartTime=now")
     site.wait(lambda: not site.queue())
     site.assert_same_numbers(small_run)
@@ -200,7 +200,7 @@ def test_a_worker_whose_walltime_ends_in_mid_model_is_replaced(site: Site, small
     )
     with ThreadPoolExecutor(1) as beside:
         out_of_time = beside.submit(site, *run, "--out", site.out)
-        found = site("dsmi-zoo", "doctor", "--cluster", "slurm", code=1)  # the GPUs are none
+        found = site("dsmi-zoo", "doctor", "--cluster", "slurm", code=1)  # no real GPUs
         assert re.search(r"ok +route +127\.0\.0\.1 to 127\.0\.0\.1 on \S+ and back", found)
         small = (
             "dsmi-zoo",

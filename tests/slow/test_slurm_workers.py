@@ -1,4 +1,4 @@
-"""Workers in jobs of a real Slurm: what each of them sees and obeys, and which jobs are replaced."""
+"""Workers in jobs of a real Slurm: their GPUs, settings and retirement, and the jobs that are replaced."""
 
 import os
 import subprocess
@@ -32,12 +32,12 @@ walltime = "1:00:00"
 workers = 1
 prologue = ["[ -e {flag} ] || {{ touch {flag}; exit 1; }}"]
 """
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers do not know this file
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import this file
 OF_DASK = [name for name in SCHEDULING if name.startswith("distributed.worker.")]
 
 
 def seen_by(dask_worker: Any) -> dict[str, Any]:
-    """What a worker says of itself."""
+    """Return the GPU, job, settings, limits and addresses of a worker."""
     listening = [
         c.laddr.ip
         for c in psutil.Process().net_connections("inet")
@@ -77,7 +77,7 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
     with slurm_cluster(ComputeSettings(cluster="slurm", profile=profile), tmp_path) as client:
         wait_until_there_are(client, 4)
         assert "1 Slurm job of 4 workers submitted" in told.text
-        # Where the tests' Slurm has its node.
+        # The node of the tests' Slurm has this address.
         assert "the workers reach this driver at 127.0.0.1" in told.text
         assert "ended before a worker connected (see" in told.text  # the first one did
         workers = list(client.run(seen_by).values())
@@ -107,7 +107,7 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
 
 
 def let_begin_now(job: str) -> None:
-    """Slurm lets a job that comes back wait for two minutes."""
+    """Start a requeued job at once; Slurm would delay it by two minutes."""
     deadline = time.monotonic() + 30
     while (
         subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True).stdout.strip()
@@ -218,7 +218,7 @@ def test_a_job_has_a_process_for_each_core_of_a_gpu_up_to_four_unless_told(tmp_p
 
 def test_a_loopback_address_is_the_drivers_only_where_all_nodes_are_this_machine() -> None:
     unknown = "no-such-node.invalid"
-    # Kept for documentation: the way there begins at this machine's own address
+    # Reserved for documentation; the route to it starts at this machine's own address.
     outward = "192.0.2.1"
     assert address_towards(["127.0.0.1", "127.0.1.1"]) == "127.0.0.1"
     for nodes in ([], [unknown], ["127.0.1.1", unknown]):

@@ -1,4 +1,4 @@
-"""Kept embeddings read back with their labels and files' names, or refused in one line that says what to do."""
+"""Kept embeddings: read back with labels and file names, or refused with a one-line, actionable message."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several runs joined into one, and everything that must not be joined."""
+"""``merge``: runs joined into one, and runs that must not be joined."""
 
 import json
 import os
@@ -31,7 +31,7 @@ Part = Callable[..., Path]
 
 @pytest.fixture
 def part(small_run: Path, tmp_path: Path) -> Part:
-    """Make a run of those models of ``small_run`` whose name starts so, each row and the record changed as told."""
+    """Return a function that copies the rows of ``small_run`` with a name prefix and changes them and the record."""
 
     def make(name: str, models: str = "", row: dict[str, Any] | None = None, **record: Any) -> Path:
         out = tmp_path / name
@@ -96,7 +96,7 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     }
     failed = part("failed", "test_vit.900", failure | {"finished_at": latest + timedelta(hours=3)})
     newest = part("newest", "test_vit.900x5", {"finished_at": latest + timedelta(hours=1)})
-    shutil.rmtree(newest / "embeddings")  # its own are in another run too
+    shutil.rmtree(newest / "embeddings")  # another run holds them too
     oldest = part("oldest", "test_vit", {"finished_at": latest - timedelta(hours=1)})
     only_failed = part("only-failed", "test_resnet.900x2", failure)
     assert merge((failed, newest, oldest, only_failed), tmp_path / "c") == 1

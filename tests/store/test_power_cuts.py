@@ -1,4 +1,4 @@
-"""Power cuts at each step of a run, a merge and a publication: nothing finished is lost, nothing wrong is read."""
+"""Power cuts at each step of a run, a merge and a remeasure: no finished row is lost and no wrong value is read."""
 
 import shutil
 from contextlib import nullcontext
@@ -35,14 +35,14 @@ TINY = ("test_vit.100x3", "test_resnet.100x3")
 
 @pytest.fixture(scope="module")
 def recorded(cache: Path, here: "Workers", tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """A run of two models, and all that it did to files."""
+    """Record all file operations of a run of two models."""
     disk = tmp_path_factory.mktemp("disk")
     recording = Recording(disk)
     with pytest.MonkeyPatch.context() as patch, recording.recording():
         patch.setenv("DSMI_ZOO_CACHE", str(cache))
         patch.setattr(
             "dsmi_zoo.jobs.clusters.existing.refuse_unfit", lambda *_: None
-        )  # threads of this process
+        )  # its workers are threads of this process
         dsmi_zoo.run(
             "digits",
             out=disk / "out",
@@ -55,7 +55,7 @@ def recorded(cache: Path, here: "Workers", tmp_path_factory: pytest.TempPathFact
 
 
 def is_private(path: Path) -> bool:
-    """Whether a file is of a lock, an attempt under way or a log, which need not survive."""
+    """Return whether a file belongs to a lock, an unfinished attempt or a log, none of which need survive."""
     return bool({*OF_LOCKS, "logs"} & set(path.parts)) or path.parent.name == "attempts"
 
 
@@ -76,7 +76,7 @@ def test_a_finished_run_survives_a_power_cut_at_once(recorded: Recording, tmp_pa
 
 
 def assert_sound(after: Path, out: Path) -> int:
-    """Check that all that can be read below ``after`` is as in the run ``out``; return the number of rows."""
+    """Check that everything readable below ``after`` equals the run ``out``; return the number of rows."""
     right, _ = scan_results(out)
     rows, _ = scan_results(after)
     for slug, row in rows.items():
@@ -117,7 +117,7 @@ def test_the_same_command_goes_on_after_a_power_cut(
 
 @pytest.fixture
 def halves(recorded: Recording, tmp_path: Path) -> list[Path]:
-    """Two runs with one row each of the recorded run."""
+    """Return two runs, each with one row of the recorded run."""
     folders = []
     for number, entry in enumerate(read_run(recorded.root / "out").entries):
         half = Path(shutil.copytree(recorded.root / "out", tmp_path / f"half-{number}"))
@@ -129,7 +129,7 @@ def halves(recorded: Recording, tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A merge ends without its report, which takes seconds."""
+    """Skip a merge's report, which takes seconds."""
     monkeypatch.setattr("dsmi_zoo.jobs.runs.merge.conclude", lambda *_, **__: 0)
 
 
@@ -176,7 +176,7 @@ def test_of_two_merges_into_one_folder_the_second_is_refused(
 
 @pytest.fixture
 def in_this_process(here: "Workers", monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remeasure in threads of this process, and without a report, which takes seconds."""
+    """Remeasure in threads of this process and without a report, which takes seconds."""
     of_remeasure = "dsmi_zoo.jobs.runs.remeasure"
     monkeypatch.setattr(f"{of_remeasure}.open_workers", lambda *_, **__: nullcontext(here))
     monkeypatch.setattr(f"{of_remeasure}.conclude", lambda *_, **__: 0)

@@ -1,4 +1,4 @@
-"""The record of a run: what is written is read again, also by later versions, and damage is told in one line."""
+"""The run record: it reads back as written, also in later versions, and damage is reported in one line."""
 
 import json
 import os
@@ -43,7 +43,7 @@ WHOLE = record_of(EntryRecord(model="net.a", img_size=32, slug="net-a-32", row_i
 
 
 def changed(*keys: str | int, value: Any) -> bytes:
-    """The whole record with another value at a place of it."""
+    """Return the whole record with another value under these keys."""
     document = WHOLE.model_dump(mode="json")
     part: Any = document
     for key in keys[:-1]:
@@ -100,7 +100,7 @@ def test_the_record_of_a_run_of_the_first_version_is_still_read(tmp_path: Path) 
     write_run(tmp_path, first)
     again = json.loads((tmp_path / "run.json").read_bytes())
     for name in ("account", "classes", "n_largest_class"):
-        assert again["subset"].pop(name) is None  # that version noted none
+        assert again["subset"].pop(name) is None  # that version did not record it
     assert {name: again[name] for name in document if name not in ("config", "catalog")} == {
         name: value for name, value in document.items() if name not in ("config", "catalog")
     }

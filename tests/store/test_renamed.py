@@ -1,4 +1,4 @@
-"""Files from before a column or a setting had its present name are still read."""
+"""Files that use the former name of a column or a setting are still read."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rows and the record of a run: damage is named, counted as missing and computed again; nothing wrong is read."""
+"""Rows and the run record: damage is reported, counted as missing and recomputed; no wrong value is read."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The run directory's files: whole or absent, and never taken for what they are not."""
+"""The files of a run directory: whole or absent, and never mistaken for something else."""
 
 import errno
 import os
@@ -54,7 +54,7 @@ def test_a_row_comes_back_with_its_values_and_types(tmp_path: Path) -> None:
     frame = read_results(tmp_path)
     assert frame["model"].tolist() == ["a", "b"]
     assert sorted(frame.columns) == sorted([*(c.name for c in COLUMNS), "gmacs", "embedding_file"])
-    frame["mine"] = 1.0  # and no warning of many blocks
+    frame["mine"] = 1.0  # must not warn of many blocks
     assert frame["n_samples"].dtype == "Int64"
     assert frame["saturated"].dtype == "boolean"
     assert frame["top1"].dtype == "float64"

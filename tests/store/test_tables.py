@@ -1,4 +1,4 @@
-"""Rows as people read them: the order of columns, one row by name, the best first."""
+"""Helpers for reading rows: the display order of columns, a row by name, and the best first."""
 
 import pandas as pd
 import pytest

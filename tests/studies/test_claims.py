@@ -1,4 +1,4 @@
-"""Three-way answers: what holds, what does not, and what cannot be told."""
+"""Three-way answers to claims: holds, does not hold here, cannot tell."""
 
 from dataclasses import asdict
 
@@ -96,7 +96,7 @@ def test_a_rise_is_that_of_a_straight_line_over_the_checkpoints_of_each_seed() -
 
 
 def cells(value: object) -> pd.DataFrame:
-    """Rows of every kind and estimator, with ``value(measure, d, level, truth)``."""
+    """Return rows of every kind and estimator, whose values are ``value(measure, d, level, truth)``."""
     rows = []
     for kind, names in {
         "tree": ["DSE"],

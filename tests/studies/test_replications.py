@@ -1,4 +1,4 @@
-"""Claims of others on constructed zoos, where each answer must come out."""
+"""Claims of others on constructed zoos, for which each answer is known."""
 
 import json
 from functools import partial
@@ -36,10 +36,10 @@ MST, NEIGHBOURS, STATIC_RANKING, EFFECTIVE, BUDGET, ARCHITECTURE = range(6)
 def zoo(
     noise: dict[str, float], mst: float = 0.0, dimension: float = 0.0, rankme: str = "random"
 ) -> dict[str, pd.DataFrame]:
-    """Rows of all settings.
+    """Return rows of all settings.
 
-    Scores are the target plus ``noise`` standard deviations of their own; ``mst`` and ``dimension`` are how much those
-    two follow the target; RankMe follows it within each budget or architecture (``rankme``), or nowhere.
+    Each score is the target plus noise with standard deviation ``noise[score]``; ``mst`` and ``dimension`` are the
+    target's weights in the two dimensions; RankMe follows it in each budget or architecture (``rankme``), or nowhere.
     """
     random = np.random.default_rng(0)
     n = ARCHITECTURES * BUDGETS
@@ -63,7 +63,7 @@ def zoo(
                 "params_m": 10.0**size,
                 "target": target,
                 "mst_dimension": mst * target + random.normal(size=n),
-                # As large as the network: alone it follows the target only as far as the size does.
+                # Grows with the network's size: alone it follows the target only as far as the size does.
                 "participation_ratio": dimension * target + 3 * size + random.normal(size=n),
                 "rankme": of_rankme,
                 **columns,
@@ -79,7 +79,7 @@ def scores(neighbours: float, rivals: float, static: float) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def holding() -> list[Replication]:
-    """A zoo in which neighbours win, but the dimensions follow as claimed."""
+    """Return the answers for a zoo in which neighbours win, but the dimensions follow the target as claimed."""
     return replicate(zoo(scores(0.1, 2, 3), mst=-5, dimension=5, rankme="budget"), resamples=200)
 
 

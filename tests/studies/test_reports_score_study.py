@@ -1,4 +1,4 @@
-"""The statistics and the page of the study of scores, on rows whose truth is known."""
+"""The statistics and the page of the score study, on rows with known truth."""
 
 from pathlib import Path
 
@@ -23,12 +23,12 @@ RIVALS = ("neighbour_accuracy", "centre_accuracy")
 
 
 def noise(candidates: float, rivals: float) -> dict[str, float]:
-    """How far each score that the study asks for is from the target."""
+    """Return the noise added to the target for each score that the study needs."""
     return {**dict.fromkeys(CANDIDATES, candidates), **dict.fromkeys(RIVALS, rivals), "dse_z": 3.0}
 
 
 def rows_where(follows: dict[str, float], seed: int = 0) -> pd.DataFrame:
-    """Rows of a setting: each score is the target plus noise of the given standard deviation, in the target's own."""
+    """Return rows of a setting: each score is the target plus noise with the given standard deviation."""
     random = np.random.default_rng(seed)
     parts = []
     for of in range(1, SEEDS + 1):

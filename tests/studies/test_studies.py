@@ -1,4 +1,4 @@
-"""What `validate` keeps of its studies: damage is found and computed again, or told in one line."""
+"""Files that `validate` keeps of its studies: damage is found and recomputed, or reported in one line."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""dsmi-zoo validate, at a reduced size but for real: simulated data, trainings, checkpoints through an ordinary run."""
+"""``dsmi-zoo validate`` at a reduced size: simulated data, real trainings, and checkpoints in ordinary runs."""
 
 import hashlib
 import json
@@ -145,7 +145,7 @@ def test_an_interrupted_training_comes_to_the_same_checkpoints(tmp_path: Path, r
 
 
 def nt_xent(projected: torch.Tensor) -> float:
-    """The loss of Chen et al., equation 1, of two views [2n, p], by its definition."""
+    """Return the loss of Chen et al., equation 1, of two views [2n, p], computed from its definition."""
     n = len(projected) // 2
     unit = torch.nn.functional.normalize(projected.double(), dim=1)
     alike = (unit @ unit.T / 0.5).fill_diagonal_(-torch.inf)
@@ -172,7 +172,7 @@ def test_contrastive_training_brings_two_views_of_an_image_together(tmp_path: Pa
     model.train()
     before = float(of_the_same_views(torch.arange(16)).detach())
     assert before == pytest.approx(nt_xent(projections[0]), rel=1e-4)
-    # On views that stay, any optimiser lowers the loss, whatever way the rounding of a processor takes it.
+    # On fixed views any optimiser lowers the loss, however a processor's rounding affects its path.
     descend(trained, trajectory(epochs=15, batch_size=16), 16, of_the_same_views)
     after = float(of_the_same_views(torch.arange(16)).detach())
     assert after == pytest.approx(nt_xent(projections[-1]), rel=1e-4)
@@ -191,7 +191,7 @@ def test_the_parts_of_a_trainable_set_are_disjoint_and_stratified(name: str) -> 
 
 
 def write_mnist(root: Path) -> None:
-    """MNIST's own files, with scikit-learn's digits in them."""
+    """Write scikit-learn's digits in the format of MNIST's files."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for part, prefix in (("train", "train"), ("test", "t10k")):
@@ -219,7 +219,7 @@ def test_mnist_is_read_as_torchvision_keeps_it(tmp_path: Path) -> None:
 
 
 def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """CIFAR-10's own files with other images, and torchvision's check of their hashes told so."""
+    """Write random images in the format of CIFAR-10's files, and make torchvision's hash checks accept them."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
@@ -238,7 +238,7 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 def write_stl10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """The same for STL-10."""
+    """Do the same for STL-10."""
     folder = root / "stl10_binary"
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 96, 96, 3), dtype=np.uint8)

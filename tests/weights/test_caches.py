@@ -1,4 +1,4 @@
-"""Files that the project keeps: one flipped bit, a lost tail or another file in their place is noticed and mended."""
+"""Files that the project keeps: a flipped bit, a lost tail or another file in their place is noticed and repaired."""
 
 import logging
 import os

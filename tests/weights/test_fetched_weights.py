@@ -1,4 +1,4 @@
-"""Fetched weights are weights, stay what they were, and are named when they cannot be loaded."""
+"""Fetched weights: other content is refused, damage is noticed, and files that cannot be loaded are named."""
 
 import io
 import json
@@ -36,24 +36,24 @@ from dsmi_zoo.pipeline.weights.hub import Stopped
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cold cache."""
+    """Return a cold cache."""
     return tmp_path / "cache"
 
 
 @pytest.fixture(autouse=True)
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Downloads are allowed, even if the environment forbids them; the tests use the loopback address only."""
+    """Allow downloads even if the environment forbids them; the tests use only the loopback address."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Forbid downloads from now on."""
+    """Return a function that forbids downloads."""
     return lambda: monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 def damage(path: Path, at: int = -1, *, unseen: bool = False) -> None:
-    """Change one byte, which leaves the size as it was, and if unseen the time of the change too."""
+    """Change one byte but not the file's size nor, if ``unseen``, its modification time."""
     before = path.stat()
     content = bytearray(path.read_bytes())
     content[at] ^= 0xFF
@@ -147,7 +147,7 @@ def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_with_one_warning(
     content = small_weights(b"any")
     url, path = fetched(hub, cache, content)
     damage(path)
-    assert local_weights(url, cache) == path  # of the right size, and a driver asks for no more
+    assert local_weights(url, cache) == path  # the size is right, and a driver checks no more
     assert fetch_weights(url, cache) == path
     assert path.read_bytes() == content
     (record,) = told.records
@@ -211,7 +211,7 @@ def test_an_invalid_note_costs_a_download_and_no_more(
 
 
 def an_hour_old(path: Path) -> None:
-    """A young file is read every time."""
+    """Set the file's times back by an hour, because a recently changed file is read every time."""
     hour_ago = time.time() - 3600
     os.utime(path, (hour_ago, hour_ago))
 
@@ -292,7 +292,7 @@ def test_arguments_that_would_make_timm_load_other_weights_are_refused(
         ValidationError, match=r"model_kwargs may not hold .*column weights or checkpoint"
     ):
         entry_of(model_kwargs=model_kwargs)
-    entry = entry_of().model_copy(update={"model_kwargs": model_kwargs})  # which validates nothing
+    entry = entry_of().model_copy(update={"model_kwargs": model_kwargs})  # skips validation
     with pytest.raises(
         InputError, match=r"^mine: model_kwargs may not hold .*column weights or checkpoint$"
     ) as caught:
@@ -349,7 +349,7 @@ def test_offline_no_model_opens_a_socket(client_settings: dict[str, str], tmp_pa
 def left_by_a_power_cut(
     hub: HubServer, cache: Path, content: bytes, monkeypatch
 ) -> tuple[str, Path]:
-    """A partial file of the right size, whose last blocks never reached the disk, from before the machine restarted."""
+    """Leave a partial file of full size from before a restart, whose last blocks never reached the disk."""
     hub.files["net.pth"] = content
     url = f"{hub.endpoint}/files/net.pth"
 

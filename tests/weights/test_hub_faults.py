@@ -1,4 +1,4 @@
-"""Servers that hang, drip, are busy or answer nonsense cost a bounded time, are reported, and can be resumed."""
+"""Servers that hang, send slowly, are busy or answer nonsense: bounded time, a report, and resumable downloads."""
 
 import signal
 import sys
@@ -24,7 +24,7 @@ LARGE = small_weights(bytes(20_000_000))
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cold cache."""
+    """Return a cold cache."""
     return tmp_path / "cache"
 
 
@@ -47,7 +47,7 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def url(hub: HubServer) -> str:
-    """Small weights at a URL."""
+    """Return the URL of small weights."""
     hub.files["net.pth"] = small_weights(b"any")
     return f"{hub.endpoint}/files/net.pth"
 
@@ -98,7 +98,7 @@ def test_a_server_that_drips_is_given_up_and_what_came_is_kept(
         fetch_weights(url, cache)
     assert time.monotonic() - started < 5
     assert fetch_weights(url, cache).read_bytes() == hub.files["net.pth"]
-    # Noted first, for the dripping answer goes on meanwhile.
+    # The resumed request is recorded first, because the slow answer is still being sent.
     assert hub.asked("GET", "net.pth")[0].range is not None
 
 
@@ -183,7 +183,7 @@ def test_the_waits_of_one_file_are_bounded_all_together(
 
 
 class Answer:
-    """What a server says, as far as a pause hangs on it."""
+    """The part of a server's answer on which the pause depends."""
 
     status_code = 503
 

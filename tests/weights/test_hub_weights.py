@@ -1,4 +1,4 @@
-"""Published weights through the real client of the Hugging Face hub, from a small hub on the loopback address."""
+"""Published weights, fetched by the real Hugging Face client from a small hub on the loopback address."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ except (OSError, ValueError) as error:
 
 @pytest.fixture
 def script(client_settings: dict[str, str], tmp_path: Path) -> Script:
-    """Run a script as a process that reads HF_ENDPOINT as a worker would, and return what it prints."""
+    """Return a function that runs a script in a process that reads HF_ENDPOINT as a worker, and returns its output."""
 
     def run(code: str, *arguments: object, **settings: str) -> str:
         if not settings:
@@ -56,7 +56,7 @@ def script(client_settings: dict[str, str], tmp_path: Path) -> Script:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cold cache."""
+    """Return a cold cache."""
     return tmp_path / "cache"
 
 

@@ -1,4 +1,4 @@
-"""``dsmi-zoo prefetch`` and runs on downloaded weights, as processes, against a small hub on the loopback address."""
+"""``dsmi-zoo prefetch`` and runs with downloaded weights, in processes that use a small hub on the loopback address."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ MODELS = ("test_vit", "test_resnet", "test_efficientnet")
 
 @pytest.fixture
 def command(client_settings: dict[str, str], tmp_path: Path) -> Command:
-    """The real command, that knows no hub but the test's."""
+    """Return a function that runs the real command, which can reach only the tests' hub."""
 
     def run(*arguments: object, code: int = 0, **settings: str) -> subprocess.CompletedProcess[str]:
         process = start_command(*arguments, cwd=tmp_path, environment=client_settings | settings)
@@ -38,7 +38,7 @@ def command(client_settings: dict[str, str], tmp_path: Path) -> Command:
 
 @pytest.fixture
 def catalogue(hub: HubServer, published: dict[str, bytes], tmp_path: Path) -> Path:
-    """Three models whose weights the hub has, by timm's names."""
+    """Return a catalogue of three models, by timm's names, whose weights the hub has."""
     hub.repositories = {
         f"timm/{name}.r160_in1k": {"model.safetensors": published[name]} for name in MODELS
     }
@@ -49,12 +49,12 @@ def catalogue(hub: HubServer, published: dict[str, bytes], tmp_path: Path) -> Pa
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Where the commands of a test keep weights: cold."""
+    """Return the cold cache of a test's commands."""
     return tmp_path / "cache"
 
 
 def weights_in(cache: Path) -> list[str]:
-    # Not below all folders: that of a lock may vanish meanwhile.
+    # Not a recursive search: a lock's folder may vanish meanwhile.
     return sorted(
         path.parent.name.removeprefix("timm--").partition(".")[0]
         for path in cache.glob("pretrained/timm--*/model.safetensors")
