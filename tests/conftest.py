@@ -138,7 +138,7 @@ def cli(cache: Path, server: None) -> Command:
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator["Workers"]:
+def thread_workers() -> Iterator["Workers"]:
     """Yield a Dask worker that runs in a thread of this process and so sees its patches."""
     # Imported here: Dask sets up logging on import, and tests of commands need the command's own.
     from distributed import Client, LocalCluster
@@ -244,14 +244,14 @@ def client_settings(hub: HubServer, hub_home: Path, tmp_path: Path) -> dict[str,
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def info_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Capture the package's log from level INFO."""
     caplog.set_level(logging.INFO, "dsmi_zoo")
     return caplog
 
 
 @pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lay out figures but skip drawing, three quarters of a page's time, for tests that read only its text."""
     from dsmi_zoo.reports.figures import curves, scatter
     from dsmi_zoo.reports.figures.canvas import Rendered

@@ -252,7 +252,7 @@ class Play:
 
     def _check(self) -> None:
         for actor in self.actors:
-            gave_up = self._given.may_give_up and type(actor.error).__name__ == "Held"
+            gave_up = self._given.may_give_up and type(actor.error).__name__ == "LockHeldError"
             if actor.error is not None and not isinstance(actor.error, Died) and not gave_up:
                 raise actor.error
         sure = [actor for actor in self.actors if actor.inside and not actor.was_stopped]

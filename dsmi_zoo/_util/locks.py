@@ -130,7 +130,7 @@ def exclusive(
 
     Raises
     ------
-    Held
+    LockHeldError
         When another process holds it and ``wait`` is False.
     InputError
         When something that is not a lock is in its place.
@@ -156,7 +156,7 @@ def exclusive(
 
 
 def acquired(lock: Path) -> AbstractContextManager[Claim]:
-    """Hold the lock ``lock`` as `exclusive` does, but raise Held while another process holds it."""
+    """Hold the lock ``lock`` as `exclusive` does, but raise LockHeldError while another process holds it."""
     return exclusive(lock, wait=False, poll_s=0.01)
 
 

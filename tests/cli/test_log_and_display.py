@@ -111,9 +111,11 @@ def test_the_command_prints_the_log_as_plain_lines_and_more_when_verbose(
     assert not [line for line in quiet if line.startswith("writing")]
 
 
-def test_without_a_terminal_each_entry_is_a_line_of_the_log(told: pytest.LogCaptureFixture) -> None:
+def test_without_a_terminal_each_entry_is_a_line_of_the_log(
+    info_log: pytest.LogCaptureFixture,
+) -> None:
     assert follow(FINISHED, 2) == (1, [BROKEN])
-    first, second = told.records
+    first, second = info_log.records
     assert (first.name, first.levelname) == ("dsmi_zoo.jobs.progress", "INFO")
     assert first.getMessage().startswith("[1/2] a@32 in 1.0 s; 0 failed, ")
     assert (second.levelname, second.getMessage()) == (
@@ -123,13 +125,15 @@ def test_without_a_terminal_each_entry_is_a_line_of_the_log(told: pytest.LogCapt
 
 
 def test_the_time_that_is_left_goes_by_what_the_rest_costs(
-    told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    info_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = chain([0], repeat(1))
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     costs = {"a": 1.0, "b": 119.0}
     follow(FINISHED, 2, costs=costs)
-    assert "about 2 min left" in told.records[0].getMessage(), "of 120, 1 is done after a second"
+    assert "about 2 min left" in info_log.records[0].getMessage(), (
+        "of 120, 1 is done after a second"
+    )
 
 
 def test_without_a_terminal_a_line_breaks_each_silence_and_says_what_takes_so_long(

@@ -35,17 +35,17 @@ ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30) | st.sampl
 @bounded(300)
 @given(ANY_TEXT)
 def test_any_text_is_printed_without_what_a_terminal_obeys(text: str) -> None:
-    for told in (
+    for info_log in (
         printable(text),
         one_line(text),
         shown(text),
         shortened(text),
         str(InputError(text)),
     ):
-        assert is_printable(told)
-        assert "\x1b" not in told
-        told.encode()
-        assert len(told.splitlines()) <= 1
+        assert is_printable(info_log)
+        assert "\x1b" not in info_log
+        info_log.encode()
+        assert len(info_log.splitlines()) <= 1
     assert printable(printable(text)) == printable(text)
 
 
@@ -65,8 +65,8 @@ def test_text_without_such_characters_stays_as_it_is() -> None:
         ("\x9b", "\\x9b"),
     ],
 )
-def test_an_escape_names_the_character(text: str, told: str) -> None:
-    assert printable(text) == told
+def test_an_escape_names_the_character(text: str, info_log: str) -> None:
+    assert printable(text) == info_log
 
 
 def test_what_is_too_large_to_show_is_said_to_be() -> None:
@@ -78,9 +78,9 @@ def test_what_is_too_large_to_show_is_said_to_be() -> None:
     assert len(shown("x" * 10**6)) == 100
 
 
-def assert_harmless(told: str) -> None:
-    assert told
-    for line in told.split("\n"):
+def assert_harmless(info_log: str) -> None:
+    assert info_log
+    for line in info_log.split("\n"):
         assert is_printable(line)
 
 
@@ -182,17 +182,17 @@ def test_an_error_line_with_half_a_character_is_printed_whatever_the_encoding(
             [str(command), "status", "--out", os.fsencode("é") + b"\xff\x1b"], cwd=tmp_path, capture_output=True,
             env=os.environ | {"PYTHONIOENCODING": encoding}, timeout=60,
         )  # fmt: skip
-        told = done.stderr.decode()
+        info_log = done.stderr.decode()
         assert done.returncode == 2
-        assert told.startswith("dsmi-zoo: --out: must be one line of UTF-8")
-        assert "\\udcff\\x1b" in told
-        assert_harmless(told)
+        assert info_log.startswith("dsmi-zoo: --out: must be one line of UTF-8")
+        assert "\\udcff\\x1b" in info_log
+        assert_harmless(info_log)
 
 
 def test_a_refusal_shows_a_hostile_model_escaped(
     tmp_path: Path, refused: Callable[[str, Path], str]
 ) -> None:
-    told = refused("catalog list --catalog digits --models a\x1b[31m\u202eb", tmp_path)
-    assert told.count("\n") == 1
-    assert "\\x1b[31m\\u202eb" in told
-    assert_harmless(told)
+    info_log = refused("catalog list --catalog digits --models a\x1b[31m\u202eb", tmp_path)
+    assert info_log.count("\n") == 1
+    assert "\\x1b[31m\\u202eb" in info_log
+    assert_harmless(info_log)

@@ -36,11 +36,11 @@ def built(entry: ModelEntry, weights: Path | None = None) -> Built:
     return build(entry, find_module(entry.builder.partition(":")[0], "a test").sha256, weights)
 
 
-def embeddings_of(plan: Plan, here: Workers) -> dict[str, np.ndarray]:
+def embeddings_of(plan: Plan, thread_workers: Workers) -> dict[str, np.ndarray]:
     """Run the plan in this process and return the embedding of each model."""
     for name in ("results", "embeddings"):
         (plan.config.folder / name).mkdir(parents=True, exist_ok=True)
-    done = list(run_entries(here, plan, plan.jobs))
+    done = list(run_entries(thread_workers, plan, plan.jobs))
     assert all(entry.ok for entry in done), done
     return {
         job.entry.model: np.load(embedding_path(plan.config.folder, job.slug)) for job in plan.jobs
@@ -177,7 +177,7 @@ def changing():
 
 
 def test_a_network_that_leaves_other_defaults_behind_changes_no_row_but_its_own(
-    folder: Path, cache: Path, here: Workers
+    folder: Path, cache: Path, thread_workers: Workers
 ) -> None:
     module = module_name(folder)
     changing = "def changing():\n    torch.set_default_dtype(torch.float64)\n    return Net(16)\n"
@@ -188,7 +188,7 @@ def test_a_network_that_leaves_other_defaults_behind_changes_no_row_but_its_own(
     ]
     catalog = write_catalog(folder, "model,builder,img_size", *lines)
     embeddings = embeddings_of(
-        planned(catalog, cache, out=folder / "out", subset={"images_per_class": 3}), here
+        planned(catalog, cache, out=folder / "out", subset={"images_per_class": 3}), thread_workers
     )
     np.testing.assert_array_equal(embeddings["a"], embeddings["c"])
     assert torch.get_default_dtype() == torch.float32

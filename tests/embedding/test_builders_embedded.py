@@ -248,35 +248,37 @@ def test_a_wrong_transform_is_reported_with_its_builder(transform: Any, words: s
 
 
 def test_the_papers_protocol_keeps_its_crops_whatever_the_transform(
-    folder: Path, cache: Path, here: Workers
+    folder: Path, cache: Path, thread_workers: Workers
 ) -> None:
     name = module_name(folder)
     catalog = write_catalog(
         folder, "model,builder,img_size", f"a,{name}:own,32", f"b,{name}:with_transform,32"
     )
     few: dict[str, Any] = {"subset": {"images_per_class": 3, "classes": "0,1"}}
-    by_standard = embeddings_of(planned(catalog, cache, out=folder / "standard", **few), here)
+    by_standard = embeddings_of(
+        planned(catalog, cache, out=folder / "standard", **few), thread_workers
+    )
     assert by_standard["a"].shape == by_standard["b"].shape == (6, 16)
     assert not np.allclose(by_standard["a"], by_standard["b"])
     by_paper = embeddings_of(
-        planned(catalog, cache, out=folder / "paper", protocol="paper", **few), here
+        planned(catalog, cache, out=folder / "paper", protocol="paper", **few), thread_workers
     )
     assert by_paper["a"].shape == (18, 16)
     np.testing.assert_array_equal(by_paper["a"], by_paper["b"])
 
 
 def test_only_entries_with_a_builder_are_sent_the_images(
-    folder: Path, cache: Path, here: Workers, monkeypatch: pytest.MonkeyPatch
+    folder: Path, cache: Path, thread_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: dict[str, Any] = {}
-    submit = here.client.submit
+    submit = thread_workers.client.submit
 
     def recording(function: Any, *arguments: Any, key: tuple[str, str, str], **options: Any) -> Any:
         if key[0] == "row":
             sent[key[1]] = function.__self__.images
         return submit(function, *arguments, key=key, **options)
 
-    monkeypatch.setattr(here.client, "submit", recording)
+    monkeypatch.setattr(thread_workers.client, "submit", recording)
     torch.manual_seed(0)
     safetensors.torch.save_file(
         timm.create_model("test_vit", num_classes=2).state_dict(), folder / "w.safetensors"
@@ -292,13 +294,13 @@ def test_only_entries_with_a_builder_are_sent_the_images(
     )
     for part in ("results", "embeddings"):
         (folder / "out" / part).mkdir(parents=True)
-    assert all(done.ok for done in run_entries(here, plan, plan.jobs))
+    assert all(done.ok for done in run_entries(thread_workers, plan, plan.jobs))
     assert sent["timms@160"] is None
     assert sent["own@32"].names == plan.subset.images.names
 
 
 def test_a_network_that_exits_in_its_forward_pass_is_a_failed_row(
-    folder: Path, cache: Path, here: Workers
+    folder: Path, cache: Path, thread_workers: Workers
 ) -> None:
     file = folder / f"{module_name(folder)}.py"
     file.write_text(
@@ -310,7 +312,7 @@ def test_a_network_that_exits_in_its_forward_pass_is_a_failed_row(
     )
     for part in ("results", "embeddings"):
         (folder / "out" / part).mkdir(parents=True)
-    (done,) = run_entries(here, plan, plan.jobs)
+    (done,) = run_entries(thread_workers, plan, plan.jobs)
     row = read_row(folder / "out", plan.jobs[0].slug)
     assert row is not None
     assert (done.ok, row["error_type"], row["error_message"]) == (False, "SystemExit", "enough")

@@ -543,7 +543,7 @@ def test_shards_of_a_checkpoint_are_named_as_such(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_rows_say_which_weights_were_taken_and_a_key_makes_another_row(
-    tmp_path: Path, cache: Path, here: Workers, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, cache: Path, thread_workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
     average = {k: v + 0.1 * torch.rand(v.shape) if "weight" in k else v for k, v in STATE.items()}
     saved(tmp_path, {"model": STATE, "ema": average})
@@ -558,7 +558,7 @@ def test_rows_say_which_weights_were_taken_and_a_key_makes_another_row(
     for name in ("results", "embeddings"):
         (plan.config.folder / name).mkdir(parents=True)
     with caplog.at_level(logging.WARNING, "dsmi_zoo.jobs.progress"):
-        succeeded, _ = follow(run_entries(here, plan, plan.jobs), 2, Display())
+        succeeded, _ = follow(run_entries(thread_workers, plan, plan.jobs), 2, Display())
     assert succeeded == 2
     first, other = (read_row(plan.config.folder, job.slug) for job in plan.jobs)
     said = "w.pth holds 2 sets of weights that fit: 'model' was taken, not 'ema'"

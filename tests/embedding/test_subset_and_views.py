@@ -241,13 +241,13 @@ def test_a_class_of_one_image_is_left_out_named_and_counted() -> None:
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1], [0, 1, 2, 3]])
 def test_classes_of_one_image_are_kept_and_warned_about_where_no_two_others_are_left(
-    labels: list[int], told: pytest.LogCaptureFixture
+    labels: list[int], info_log: pytest.LogCaptureFixture
 ) -> None:
     subset = select_subset(replace(photographs(4), labels=np.array(labels)))
     assert len(subset.labels) == 4
     assert subset.account.left_out == ()
     log_images(subset)
-    assert "classes have one image, so no accuracy can be computed" in told.text
+    assert "classes have one image, so no accuracy can be computed" in info_log.text
     assert [stage.sample for stage in stages_of(subset)] == [None], (
         "and a search does not refuse them"
     )

@@ -74,13 +74,13 @@ GPUS = ("GPU-aaaa", "GPU-bbbb")
 
 
 def test_local_workers_see_no_gpu_and_the_user_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ", ".join(GPUS))
     with open_workers(ComputeSettings(cluster="local", workers=1), tmp_path) as workers:
         assert workers.ask(os.getenv, "CUDA_VISIBLE_DEVICES") == ""
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ", ".join(GPUS)
-    assert "GPUs are not used: --cluster auto or cuda would" in told.messages
+    assert "GPUs are not used: --cluster auto or cuda would" in info_log.messages
 
 
 def test_a_gpu_has_as_many_processes_as_cores_and_memory_allow_up_to_four() -> None:
@@ -243,7 +243,7 @@ def test_every_example_profile_can_be_read_and_wrong_ones_are_told_in_one_line(
     for example in examples:
         assert load_profile(example).workers > 0
     wrong = tmp_path / "wrong.toml"
-    for text, told in {
+    for text, info_log in {
         "gpu = 1": "gpu",
         'walltime = "soon"': "walltime: .*must be as Slurm writes it",
         'memory = "16"': 'memory: .*such as "16GB"',
@@ -252,7 +252,7 @@ def test_every_example_profile_can_be_read_and_wrong_ones_are_told_in_one_line(
         "cpus": "cannot be read as TOML",
     }.items():
         wrong.write_text(text)
-        with pytest.raises(InputError, match=f"wrong.toml: .*{told}"):
+        with pytest.raises(InputError, match=f"wrong.toml: .*{info_log}"):
             load_profile(wrong)
     with pytest.raises(
         InputError,

@@ -344,7 +344,7 @@ preload.fork = refused
 
 
 def test_a_server_that_cannot_fork_survives_and_processes_are_spawned(
-    module: Module, told: pytest.LogCaptureFixture
+    module: Module, info_log: pytest.LogCaptureFixture
 ) -> None:
     assert not forkserver.start(module(NO_FORK))
     server = forkserver._server_for(module(NO_FORK))
@@ -352,7 +352,7 @@ def test_a_server_that_cannot_fork_survives_and_processes_are_spawned(
         forkserver.Forked(forkserver.ForkingProcess(target=os.getpid), server)
     assert is_alive(pid_of_server())
     assert call_in_child(os.getppid) == os.getpid()
-    assert "spawning a process, because none can be forked" in told.text
+    assert "spawning a process, because none can be forked" in info_log.text
 
 
 def test_the_setting_spawn_starts_no_server(apart: None, tmp_path: Path) -> None:

@@ -99,14 +99,14 @@ def test_a_driver_that_was_suspended_itself_does_not_take_its_workers_for_silent
 
 
 def test_a_cluster_that_stays_empty_is_told_of_and_ends_the_run_in_one_line(
-    clock: Callable[[float], None], told: pytest.LogCaptureFixture
+    clock: Callable[[float], None], info_log: pytest.LogCaptureFixture
 ) -> None:
     workers = Workers(Client(), empty_for_s=2000.0)  # type: ignore[arg-type]
     for _ in range(400):
         workers.count()
         clock(5)
     # Logged after 2, 60, 600, 1200 and 1800 s.
-    assert told.messages == ["waiting for workers at tcp://here"] * 5
+    assert info_log.messages == ["waiting for workers at tcp://here"] * 5
     clock(5)
     with pytest.raises(
         WorkersLost, match=r"^no worker at tcp://here for 2000 s \(--workers-within\): see why"

@@ -145,17 +145,17 @@ def test_nothing_advises_to_read_pickles(tmp_path: Path) -> None:
 
 
 def test_a_first_line_that_might_be_data_is_said_to_be_taken_for_names(
-    tmp_path: Path, told
+    tmp_path: Path, info_log
 ) -> None:
     (tmp_path / "Z.csv").write_text("0,1\n0.5,0.25\n")
     np.testing.assert_array_equal(read_array(tmp_path / "Z.csv"), [[0.5, 0.25]])
-    assert [record.getMessage() for record in told.records] == [
+    assert [record.getMessage() for record in info_log.records] == [
         f"{tmp_path / 'Z.csv'}: its first line, 0,1, is taken for names of columns, as pandas writes them; if it is "
         "data, put a line of names above it"
     ]
     (tmp_path / "Z.csv").write_text("a,b\n0,1\n0.5,0.25\n")
     np.testing.assert_array_equal(read_array(tmp_path / "Z.csv"), [[0, 1], [0.5, 0.25]])
-    assert len(told.records) == 1
+    assert len(info_log.records) == 1
 
 
 WRITERS_OF_LABELS: dict[str, Callable[[Path], Any]] = {
@@ -271,9 +271,9 @@ def read_or_refuse(path: Path) -> None:
             assert isinstance(read(path), np.ndarray)
             continue
         except InputError as error:
-            told = str(error)
-        assert told.startswith(f"{path}: ")
-        assert len(told.splitlines()) == 1
+            info_log = str(error)
+        assert info_log.startswith(f"{path}: ")
+        assert len(info_log.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -366,10 +366,10 @@ def refused_labels(path: Path) -> str:
 def line_of(read: Callable[[], object], path: Path) -> str:
     with pytest.raises(InputError) as caught:
         read()
-    told = str(caught.value)
-    assert told.startswith(f"{path.parent}/{path.name.split(':')[0]}: ")
-    assert len(told.splitlines()) == 1
-    return told
+    info_log = str(caught.value)
+    assert info_log.startswith(f"{path.parent}/{path.name.split(':')[0]}: ")
+    assert len(info_log.splitlines()) == 1
+    return info_log
 
 
 def test_the_command_measures_a_tensor_with_the_labels_of_a_table(
@@ -387,7 +387,8 @@ def test_the_command_measures_a_tensor_with_the_labels_of_a_table(
     expected = measure(EMBEDDING, CLASSES, scores="default")
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     assert values["largest"] == 2, "a measure of one's own gets classes as numbers, as in a run"
-    told = cli("measure", "Z.pt:features", "y.csv", cwd=tmp_path, code=2).stderr
+    info_log = cli("measure", "Z.pt:features", "y.csv", cwd=tmp_path, code=2).stderr
     assert (
-        told == "dsmi-zoo: y.csv: labels are one column; write y.csv:NAME with one of file, class\n"
+        info_log
+        == "dsmi-zoo: y.csv: labels are one column; write y.csv:NAME with one of file, class\n"
     )

@@ -82,7 +82,7 @@ def test_the_page_says_its_cost_and_the_step_off_scale_and_is_readable_at_390_pi
         assert 10 * 330 / points >= 9, "pixels of a text of 10 points, in a picture 330 pixels wide"
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_several_trainings_and_layers_share_axes_and_differences_are_named(tmp_path: Path) -> None:
     layers = {"facts": {"layers": [None, "body.4"]}, "body.4/dse_z": [1.0, 2, 3, 4]}
     one = written(tmp_path / "one", [0.0, 1, 2, 3], **layers)
@@ -112,7 +112,7 @@ def test_several_trainings_and_layers_share_axes_and_differences_are_named(tmp_p
         conclude.report(tmp_path, watch=True)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_a_watched_page_is_rebuilt_and_reloads_until_the_training_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +180,7 @@ def test_the_bands_of_accuracies_stay_between_0_and_100_percent(tmp_path: Path) 
         assert (line.low < line.high).all(), "no band of width zero at 0 or 100%"
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_the_numbers_of_a_column_are_aligned_with_its_head(tmp_path: Path) -> None:
     out = written(tmp_path / "m", [0.0, 1, 2, 3])
     page = write_monitor_report(out).read_text()
@@ -190,7 +190,7 @@ def test_the_numbers_of_a_column_are_aligned_with_its_head(tmp_path: Path) -> No
     assert 'class="l' not in head + cell
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_the_page_says_what_the_trainings_own_numbers_are_and_draws_no_counters(
     tmp_path: Path,
 ) -> None:
@@ -215,7 +215,7 @@ def test_the_page_says_what_the_trainings_own_numbers_are_and_draws_no_counters(
         assert said.startswith("means since the last measurement, or, with Hugging Face's Trainer")
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_watching_waits_for_the_first_measurement_and_says_when_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

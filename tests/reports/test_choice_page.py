@@ -32,7 +32,7 @@ from dsmi_zoo.reports.page.provenance import warnings_of_images
 from dsmi_zoo.reports.statistics.comparison import compare
 from dsmi_zoo.reports.statistics.ranking import images_to_separate, rank
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("undrawn")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("without_drawing")]
 
 PREPROCESSING = Preprocessing(
     crop_pct=0.95, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)

@@ -63,7 +63,7 @@ def test_rows_are_exported_as_they_are_read_from_python(
         np.testing.assert_array_equal(rows[name], expected[name])
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_correlations_are_those_of_the_summary(out: Path, report: Path, tmp_path: Path) -> None:
     export(out, tmp_path / "c.csv", "correlations")
     export(out, tmp_path / "c.parquet", "correlations")

@@ -95,7 +95,7 @@ def test_a_training_has_no_thumbnails(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_a_page_that_lists_no_images_says_that_it_has_no_thumbnails(
     small_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

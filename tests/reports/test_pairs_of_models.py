@@ -104,7 +104,7 @@ def out(small_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_the_command_pairs_all_models_and_the_page_says_what_a_second_one_adds(
     out: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

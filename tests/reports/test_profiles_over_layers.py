@@ -124,7 +124,7 @@ def test_a_familys_profile_is_the_mean_where_all_its_models_have_layers() -> Non
     np.testing.assert_allclose(y[x == 0.5][0], [a1, a2])
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_the_page_shows_layers_only_where_there_are_rows_of_them(tmp_path: Path) -> None:
     write_page(zoo(), record_of(), tmp_path / "with")
     page = (tmp_path / "with" / "index.html").read_text()

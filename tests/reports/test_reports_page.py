@@ -208,7 +208,7 @@ def without_scripts(content):
     )
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_text_from_catalogues_and_errors_stays_text(tmp_path, usual):
     evil = "</script><script>alert(1)</script>"
     rows = [
@@ -269,7 +269,7 @@ def test_a_run_without_a_measured_model_says_so(tmp_path):
         assert not page.images
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_a_run_without_accuracies_still_lists_its_measures(tmp_path):
     page, summary = report(tmp_path, [entry(i, top1=None) for i in range(4)])
     assert "no accuracy is known" in page.text
@@ -278,7 +278,7 @@ def test_a_run_without_accuracies_still_lists_its_measures(tmp_path):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_few_models_give_a_page_without_false_precision(tmp_path, n):
     page, summary = report(tmp_path, [entry(i) for i in range(n)])
     pearson = summary["correlations"]["dsmi_z_y"]["top1"]["pearson"]
@@ -303,7 +303,7 @@ def test_what_neither_rows_nor_record_tell_is_shown_as_unknown():
     assert said["Started"] == "2026-01-02T03:04:05+00:00"
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_rows_that_do_not_match_are_warned_of(tmp_path):
     rows = [
         entry(0),
@@ -319,7 +319,7 @@ def test_rows_that_do_not_match_are_warned_of(tmp_path):
     assert summary["warnings"] == warnings
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_figures_of_an_earlier_report_go_and_no_temporary_file_stays(tmp_path):
     report(tmp_path, [entry(i) for i in range(4)])
     assert (tmp_path / "figures" / "scatter-dse_z-top1.png").is_file()
@@ -329,7 +329,7 @@ def test_figures_of_an_earlier_report_go_and_no_temporary_file_stays(tmp_path):
     assert not list(tmp_path.rglob(".*"))
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_a_report_is_built_from_the_run_directory(tmp_path):
     for i in range(6):
         write_row(tmp_path, f"s{i}", entry(i))
@@ -364,7 +364,7 @@ def test_a_page_opens_with_the_answer_the_forest_and_the_explorer_and_folds_the_
     assert len(re.sub(r"<[^>]*>", " ", opened).split()) < 700
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_the_subsets_accuracy_is_a_ceiling_and_no_rival(tmp_path):
     entries = [
         entry(i, group=None, architecture=f"net{i}", subset_top1=30 + 4 * i) for i in range(12)

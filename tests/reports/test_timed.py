@@ -51,7 +51,7 @@ def page_of(out: Path, *rows: TimedRow, hits_of_b0: int = 193) -> str:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_the_choice_page_shows_times_beside_published_figures_and_their_conditions(
     tmp_path: Path,
 ) -> None:
@@ -68,7 +68,7 @@ def test_the_choice_page_shows_times_beside_published_figures_and_their_conditio
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_models_that_were_not_timed_are_counted_and_damaged_files_named(tmp_path: Path) -> None:
     assert 'id="timed"' not in page_of(tmp_path / "untimed")
     (tmp_path / "some/timed").mkdir(parents=True)

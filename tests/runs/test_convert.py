@@ -85,7 +85,7 @@ def test_a_sabotaged_export_is_caught_and_not_written(
     small_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    told: pytest.LogCaptureFixture,
+    info_log: pytest.LogCaptureFixture,
     part: str,
 ) -> None:
     def sabotaged(model: Deployed, *arguments: Any) -> None:
@@ -99,7 +99,7 @@ def test_a_sabotaged_export_is_caught_and_not_written(
 
     monkeypatch.setattr(exporting, "write", sabotaged)
     assert convert(small_run, MODEL, tmp_path / "network.safetensors") == 1
-    assert "so it is not written" in told.text
+    assert "so it is not written" in info_log.text
     assert list(tmp_path.iterdir()) == []
 
 

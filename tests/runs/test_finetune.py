@@ -51,10 +51,10 @@ def settings(out: Path, top: int, **compute: Any) -> RunConfig:
     return config.model_copy(update={"out": out})
 
 
-def tune(out: Path, here: Workers, top: int = 1, **compute: Any) -> int:
+def tune(out: Path, thread_workers: Workers, top: int = 1, **compute: Any) -> int:
     """Fine-tune on a worker thread, which the command itself would refuse."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(command, "open_workers", lambda *_, **__: nullcontext(here))
+        patched.setattr(command, "open_workers", lambda *_, **__: nullcontext(thread_workers))
         return command.fine_tune_best(settings(out, top, **compute), SILENT, lambda: None)
 
 
@@ -72,12 +72,12 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("without_drawing")
 def test_the_best_and_the_static_choice_are_tuned_once_and_the_page_says_who_wins(
-    out: Path, here: Workers, trainings: list[int]
+    out: Path, thread_workers: Workers, trainings: list[int]
 ) -> None:
     images = read_run(out).subset.n_images
-    assert tune(out, here) == 0
+    assert tune(out, thread_workers) == 0
     rows = read_finetuned(out)
     assert len(trainings) == 3 * len(rows)
     assert (rows["status"] == "ok").all()
@@ -91,7 +91,7 @@ def test_the_best_and_the_static_choice_are_tuned_once_and_the_page_says_who_win
     assert (rows["minutes"] > 0).all()
     assert (rows["peak_memory_gb"] > 0.05).all()
 
-    assert tune(out, here) == 0
+    assert tune(out, thread_workers) == 0
     assert len(trainings) == 3 * len(rows), "nothing is repeated"
     assert not (out / "attempts").exists()
 
@@ -105,11 +105,11 @@ def test_the_best_and_the_static_choice_are_tuned_once_and_the_page_says_who_win
 
 
 def test_kept_weights_are_of_one_more_training_on_all_images(
-    out: Path, here: Workers, trainings: list[int]
+    out: Path, thread_workers: Workers, trainings: list[int]
 ) -> None:
-    tune(out, here)
+    tune(out, thread_workers)
     before, trained = read_finetuned(out), len(trainings)
-    tune(out, here, keep_checkpoints=True)
+    tune(out, thread_workers, keep_checkpoints=True)
     assert trainings[trained:] == [read_run(out).subset.n_images] * len(before)
     after = read_finetuned(out)
     pd.testing.assert_series_equal(after["finetuned_hits"], before["finetuned_hits"])
@@ -155,7 +155,7 @@ def command_finalists(out: Path) -> Any:
 
 def test_what_cannot_be_tuned_says_why_in_one_line_and_is_tried_again(
     out: Path,
-    here: Workers,
+    thread_workers: Workers,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -165,14 +165,14 @@ def test_what_cannot_be_tuned_says_why_in_one_line_and_is_tried_again(
             raise MemoryError("fine-tuning does not fit")
 
         patched.setattr(tuning, "fine_tune", too_large)
-        assert tune(out, here) == len(read_finetuned(out))
+        assert tune(out, thread_workers) == len(read_finetuned(out))
     reasons = read_finetuned(out)["error_message"].tolist()
     assert reasons == ["fine-tuning does not fit"] * len(reasons)
     status(out)
     printed = capsys.readouterr().out
     assert f"fine-tuned: 0 ok, {len(reasons)} failed" in printed
     assert "MemoryError: fine-tuning does not fit" in printed
-    assert tune(out, here) == 0
+    assert tune(out, thread_workers) == 0
     assert (read_finetuned(out)["status"] == "ok").all()
 
 
@@ -202,12 +202,12 @@ def test_a_class_of_a_single_image_is_announced(
 
 
 def test_no_ranked_model_is_a_warning_of_a_run_and_an_error_of_the_command(
-    out: Path, here: Workers, monkeypatch: pytest.MonkeyPatch
+    out: Path, thread_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = read_results(out).assign(probe_hits=None)
     monkeypatch.setattr(command, "read_results", lambda _: rows)
     with pytest.raises(InputError, match="no model is ranked, because none has a probe accuracy"):
-        tune(out, here)
+        tune(out, thread_workers)
 
 
 def rows_of(hits: dict[str, int], n: int = 200) -> pd.DataFrame:

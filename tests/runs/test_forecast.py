@@ -161,7 +161,7 @@ def test_a_search_is_planned_without_workers_and_without_the_hub(
     tmp_path: Path,
     server: None,
     monkeypatch: pytest.MonkeyPatch,
-    told: pytest.LogCaptureFixture,
+    info_log: pytest.LogCaptureFixture,
 ) -> None:
     def none(*_: Any, **__: Any) -> None:
         raise AssertionError("a plan starts no workers")
@@ -176,13 +176,13 @@ def test_a_search_is_planned_without_workers_and_without_the_hub(
     compute = {"cache": tmp_path / "cache", "budget": "5m", "cluster": "local", "workers": 1}
     config = resolve_config({**settings, "compute": compute})
     assert searching.search(config, only_plan=True) == 0
-    assert "budget 5 min: first " in told.text
+    assert "budget 5 min: first " in info_log.text
     assert hub.served == []
     assert not (tmp_path / "out").exists()
 
 
 def test_unknown_columns_of_a_catalogue_are_listed_in_the_plan_and_once_in_the_log(
-    tmp_path: Path, told: pytest.LogCaptureFixture
+    tmp_path: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     catalog = tmp_path / "mine.csv"
     catalog.write_text(
@@ -194,6 +194,6 @@ def test_unknown_columns_of_a_catalogue_are_listed_in_the_plan_and_once_in_the_l
     words += "acc (did you mean top1?), layers (did you mean layer?), x"
     assert f"  columns   {words}" in plan_lines(plan)
     log_plan(plan)
-    assert told.text.count(words) == 1
+    assert info_log.text.count(words) == 1
     built_in = planned(tmp_path, catalog="digits", models=("test_vit.*",))
     assert "columns" not in "".join(plan_lines(built_in))

@@ -56,7 +56,7 @@ def settings(tmp_path: Path, digits: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def go(settings: dict[str, Any], here: Workers, monkeypatch: pytest.MonkeyPatch) -> Run:
+def go(settings: dict[str, Any], thread_workers: Workers, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a function that runs a catalogue on this process's worker and returns the exit code."""
     monkeypatch.setattr(
         "dsmi_zoo.jobs.clusters.existing.refuse_unfit", lambda *_: None
@@ -64,7 +64,7 @@ def go(settings: dict[str, Any], here: Workers, monkeypatch: pytest.MonkeyPatch)
 
     def going(catalog: Path, **changes: Any) -> int:
         config = resolve_config({**settings, "catalog": str(catalog), **changes})
-        return run(config, client=here.client)
+        return run(config, client=thread_workers.client)
 
     return going
 
@@ -99,7 +99,7 @@ def served(hub: HubServer, published: dict[str, bytes], monkeypatch: pytest.Monk
 
 
 def test_what_could_not_be_reached_is_tried_again_by_the_same_command(
-    go: Run, served: str, hub: HubServer, tmp_path: Path, told: pytest.LogCaptureFixture, capsys
+    go: Run, served: str, hub: HubServer, tmp_path: Path, info_log: pytest.LogCaptureFixture, capsys
 ) -> None:
     catalog = write_catalog(tmp_path / "hub.csv", f"far,test_resnet,,{served},32")
     out = tmp_path / "out"
@@ -110,8 +110,8 @@ def test_what_could_not_be_reached_is_tried_again_by_the_same_command(
     promise = "the same command goes on from here"
     assert row["error_message"].endswith(promise)
     summary = f"the weights of 1 model could not be reached: {promise}"
-    assert summary in told.text
-    assert "retry-failed" not in told.text
+    assert summary in info_log.text
+    assert "retry-failed" not in info_log.text
     assert status(out) == 1
     assert summary in capsys.readouterr().out
     page = write_report(out).read_text()
@@ -119,10 +119,10 @@ def test_what_could_not_be_reached_is_tried_again_by_the_same_command(
     assert "figures/" not in page, "there are none"
 
     subset_path(out).unlink(missing_ok=True)  # no row needed the images, so it may not exist
-    told.clear()
+    info_log.clear()
     assert go(catalog) == 1
-    assert "1 model could not be reached before; trying again" in told.text
-    assert "damaged" not in told.text
+    assert "1 model could not be reached before; trying again" in info_log.text
+    assert "damaged" not in info_log.text
 
     with HubServer(port=hub.port, files=hub.files):
         assert go(catalog) == 0
@@ -149,18 +149,18 @@ def test_weights_that_a_server_cannot_send_now_are_tried_again_too(
 
 
 def test_a_file_that_a_server_does_not_have_fails_for_good(
-    go: Run, served: str, hub: HubServer, tmp_path: Path, told: pytest.LogCaptureFixture
+    go: Run, served: str, hub: HubServer, tmp_path: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     catalog = write_catalog(tmp_path / "hub.csv", f"far,test_resnet,,{served}.old,32")
     for _ in range(2):
         assert go(catalog) == 1
     assert len(hub.asked("HEAD", ".old")) == 1
-    assert "subset or cluster files" not in told.text, "no row was measured, so none are needed"
-    assert "try them again: the same run with --retry-failed" in told.text
+    assert "subset or cluster files" not in info_log.text, "no row was measured, so none are needed"
+    assert "try them again: the same run with --retry-failed" in info_log.text
 
 
 def test_a_model_and_a_catalogue_join_what_is_done(
-    go: Run, mine: Path, tmp_path: Path, told: pytest.LogCaptureFixture
+    go: Run, mine: Path, tmp_path: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     assert go(mine) == 0
@@ -172,9 +172,9 @@ def test_a_model_and_a_catalogue_join_what_is_done(
         "one,test_resnet,1.safetensors,,32",
         "three,test_resnet,2.safetensors,,32",
     )
-    told.clear()
+    info_log.clear()
     assert go(more) == 0
-    assert "1 of 2 models are done already" in told.text
+    assert "1 of 2 models are done already" in info_log.text
     rows = read_results(out).set_index("model")
     assert sorted(rows.index) == ["one", "three", "two"]
     assert rows["finished_at"]["one"] == first["finished_at"][0]

@@ -70,10 +70,10 @@ def planned(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
     return plan
 
 
-def done(plan: Plan, here: Workers) -> list[Outcome]:
+def done(plan: Plan, thread_workers: Workers) -> list[Outcome]:
     open_out(plan)
     todo = jobs_to_compute(plan, retry_failed=False)
-    return list(run_entries(here, plan, todo)) if todo else []
+    return list(run_entries(thread_workers, plan, todo)) if todo else []
 
 
 @pytest.fixture
@@ -91,10 +91,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_rows_of_layers_equal_those_of_a_catalogue_that_names_them_from_one_pass(
-    planned: Planned, here: Workers, passes: list[int]
+    planned: Planned, thread_workers: Workers, passes: list[int]
 ) -> None:
     together = planned("net,NETS:net,,32,net", layers=["blocks"])
-    assert [str(one.ok) for one in done(together, here)] == ["True"] * 4
+    assert [str(one.ok) for one in done(together, thread_workers)] == ["True"] * 4
     assert passes == [4]
     alone = planned(
         "net,NETS:net,,32,net",
@@ -102,7 +102,7 @@ def test_rows_of_layers_equal_those_of_a_catalogue_that_names_them_from_one_pass
         out="b",
     )
     for job in alone.jobs:  # each as the only job of a plan
-        assert all(one.ok for one in done(Plan(alone.config, alone.subset, (job,)), here))
+        assert all(one.ok for one in done(Plan(alone.config, alone.subset, (job,)), thread_workers))
     assert passes == [4, 1, 1, 1, 1]
     rows, others = (read_results(plan.config.folder) for plan in (together, alone))
     pd.testing.assert_frame_equal(
@@ -119,30 +119,30 @@ def test_rows_of_layers_equal_those_of_a_catalogue_that_names_them_from_one_pass
 
 
 def test_runs_with_layers_and_catalogues_that_name_them_resume_each_other(
-    planned: Planned, here: Workers, passes: list[int]
+    planned: Planned, thread_workers: Workers, passes: list[int]
 ) -> None:
-    done(planned("net,NETS:net,,32,net", "net:blocks.1,NETS:net,blocks.1,32,net"), here)
+    done(planned("net,NETS:net,,32,net", "net:blocks.1,NETS:net,blocks.1,32,net"), thread_workers)
     assert passes == [2], "a catalogue's own layers share a pass, too"
     plan = planned("net,NETS:net,,32,net", layers=["blocks"])
     before = {job.slug: row_path(plan.config.folder, job.slug) for job in plan.jobs}
     marks = {slug: path.stat().st_mtime_ns for slug, path in before.items() if path.exists()}
     assert len(marks) == 2
-    assert len(done(plan, here)) == 2
+    assert len(done(plan, thread_workers)) == 2
     assert passes == [2, 2]
     assert {slug: before[slug].stat().st_mtime_ns for slug in marks} == marks
 
 
 def test_a_run_that_is_stopped_within_a_network_keeps_its_rows_and_its_pass(
-    planned: Planned, here: Workers, passes: list[int]
+    planned: Planned, thread_workers: Workers, passes: list[int]
 ) -> None:
     plan = planned("net,NETS:net,,32,net", layers=["blocks"])
     open_out(plan)
-    running = run_entries(here, plan, plan.jobs)
+    running = run_entries(thread_workers, plan, plan.jobs)
     first = next(running)
     running.close()
     kept = row_path(plan.config.folder, first.slug)
     mark = kept.stat().st_mtime_ns
-    assert all(one.ok for one in done(plan, here))
+    assert all(one.ok for one in done(plan, thread_workers))
     assert kept.stat().st_mtime_ns == mark
     # A row that was being measured when the run stopped may be embedded again.
     assert passes in ([4], [4, 1])
@@ -150,11 +150,11 @@ def test_a_run_that_is_stopped_within_a_network_keeps_its_rows_and_its_pass(
     assert not (plan.config.folder / "attempts").exists()
 
 
-def test_a_layer_that_fails_fails_alone(planned: Planned, here: Workers) -> None:
+def test_a_layer_that_fails_fails_alone(planned: Planned, thread_workers: Workers) -> None:
     plan = planned(
         "net,NETS:net,,32,net", "good,NETS:net,blocks.0,32,net", "wrong,NETS:net,blocks.7,32,net"
     )
-    outcomes = {one.name: one.message for one in done(plan, here)}
+    outcomes = {one.name: one.message for one in done(plan, thread_workers)}
     assert [name for name, message in outcomes.items() if message] == ["wrong@32"]
     assert "the model has no layer 'blocks.7'; did you mean" in outcomes["wrong@32"]
 

@@ -103,14 +103,14 @@ def test_nothing_in_a_release_names_a_folder_of_the_machine_it_was_computed_on(
 
 
 def test_a_release_is_verified_from_its_own_files(
-    board: Path, told: pytest.LogCaptureFixture
+    board: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     assert verify(board, sample=2) == 0
-    assert "2 of 2 embeddings measured again (seed 0): as published" in told.text
+    assert "2 of 2 embeddings measured again (seed 0): as published" in info_log.text
 
 
 def test_a_number_changed_among_the_rows_is_found_in_the_page_and_by_its_embedding(
-    copied: Path, told: pytest.LogCaptureFixture
+    copied: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     rows = pq.read_table(copied / ROWS).to_pylist()
     changed = next(row for row in rows if row["status"] == "ok")
@@ -120,51 +120,51 @@ def test_a_number_changed_among_the_rows_is_found_in_the_page_and_by_its_embeddi
     assert verify(copied, sample=2) == 1
     assert (
         f"{changed['model']}@32: dsmi_z_y is {changed['dsmi_z_y']:.6g}; its embedding gives"
-        in told.text
+        in info_log.text
     )
     assert (
-        "summary.json: correlations." in told.text
-        or "index.html is not what the rows give" in told.text
+        "summary.json: correlations." in info_log.text
+        or "index.html is not what the rows give" in info_log.text
     )
 
 
 def test_a_number_changed_in_the_page_alone_is_found(
-    copied: Path, told: pytest.LogCaptureFixture
+    copied: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     page = copied / "index.html"
     page.write_text(page.read_text().replace("of 6 models measured", "of 7 models measured", 1))
     assert verify(copied, sample=0) == 1
-    assert "index.html has another content than was published" in told.text
+    assert "index.html has another content than was published" in info_log.text
     write_sums(copied)
-    told.clear()
+    info_log.clear()
     assert verify(copied, sample=0) == 1
-    assert "index.html is not what the rows give" in told.text
+    assert "index.html is not what the rows give" in info_log.text
 
 
 def test_parts_of_the_summary_that_only_earlier_versions_wrote_are_no_difference(
-    copied: Path, told: pytest.LogCaptureFixture
+    copied: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     path = copied / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"mixed": {"slope": 1.0}}))
     write_sums(copied)
-    assert verify(copied, sample=0) == 0, told.text
+    assert verify(copied, sample=0) == 0, info_log.text
 
 
 def test_missing_further_and_misleading_files_are_told(
-    copied: Path, told: pytest.LogCaptureFixture
+    copied: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     (copied / "run.json").replace(copied / "other.json")
     with pytest.raises(InputError, match=r"run\.json: cannot be read"):
         verify(copied)
-    assert "run.json is missing" in told.text
-    assert "other.json was not published" in told.text
+    assert "run.json is missing" in info_log.text
+    assert "other.json was not published" in info_log.text
     (copied / SUMS).write_text(f"{'0' * 64}  ../../secret\n")
     with pytest.raises(InputError, match="line 1 is not the sum of a file in the folder"):
         verify(copied)
 
 
 def test_a_newer_release_keeps_the_earlier_one_which_says_that_it_was_superseded(
-    run: Path, copied: Path, told: pytest.LogCaptureFixture
+    run: Path, copied: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     first = read_release(copied)
     assert publish(run, copied, license="cc-by-4.0", with_embeddings=True).id == first.id, (
@@ -180,10 +180,10 @@ def test_a_newer_release_keeps_the_earlier_one_which_says_that_it_was_superseded
         assert "Superseded" not in (copied / name).read_text()
     assert not (copied / "embeddings").exists(), "the newer one has none"
     assert list((kept / "embeddings").glob("*.npy"))
-    told.clear()
+    info_log.clear()
     assert verify(copied, sample=1) == 0
     assert verify(kept, sample=1) == 0
-    assert f"this release was superseded by {second.id}" in told.text
+    assert f"this release was superseded by {second.id}" in info_log.text
 
 
 def test_a_publication_that_fails_leaves_the_earlier_release_whole(

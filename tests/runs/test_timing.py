@@ -134,7 +134,7 @@ def test_published_speeds_are_those_of_the_network_whatever_its_weights() -> Non
 
 @pytest.mark.long
 def test_times_are_kept_and_only_missing_or_damaged_ones_are_timed(
-    cli: Command, small_run: Path, tmp_path: Path, told: pytest.LogCaptureFixture
+    cli: Command, small_run: Path, tmp_path: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(small_run, out, ignore=shutil.ignore_patterns("embeddings", "report"))
@@ -146,7 +146,7 @@ def test_times_are_kept_and_only_missing_or_damaged_ones_are_timed(
     assert known_times(path, compiled=True) is None, "compiled times are missing"
     path.write_text('{"format": 1, "model": 3}')
     assert known_times(path, compiled=False) is None
-    assert f"{path}: not the times of a network (" in told.text
+    assert f"{path}: not the times of a network (" in info_log.text
 
 
 @pytest.mark.parametrize(

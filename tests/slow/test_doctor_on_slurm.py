@@ -93,18 +93,18 @@ def test_a_request_that_slurm_rejects_is_told_in_its_own_words(tmp_path: Path) -
 
 
 def test_the_log_of_a_job_that_ends_without_a_report_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, info_log: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(slurm_check, "REPORT_AFTER_END_S", 0.5)
     found = ask(tmp_path, profile(tmp_path, prologue='"echo no module python >&2", "exit 3"'))
     assert "FAILED without a report" in found
     assert "no module python" in found
     assert "prologue" in found
-    assert "FAILED" in told.text
+    assert "FAILED" in info_log.text
 
 
 def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
-    tmp_path: Path, told: pytest.LogCaptureFixture
+    tmp_path: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     blocker = ["sbatch", "--parsable", "--mem=63000", "--output=/dev/null", "--wrap", "sleep 100"]
     job = subprocess.run(blocker, capture_output=True, text=True, check=True).stdout.strip()
@@ -113,7 +113,7 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(
         found = ask(tmp_path, path, wait_s=3)
         assert "still PENDING after 3 s (Resources); cancelled" in found
         assert "--wait" in found
-        assert "PENDING (Resources)" in told.text
+        assert "PENDING (Resources)" in info_log.text
         assert len(queue().splitlines()) == 1
 
         code = (

@@ -65,7 +65,7 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
     slurm: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    told: pytest.LogCaptureFixture,
+    info_log: pytest.LogCaptureFixture,
 ) -> None:
     for name in {*os.environ, *slurm}:
         if name in slurm and name not in BLAS_THREADS:
@@ -76,10 +76,10 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
     profile.write_text(PROFILE.format(flag=tmp_path / "flag"))
     with slurm_cluster(ComputeSettings(cluster="slurm", profile=profile), tmp_path) as client:
         wait_until_there_are(client, 4)
-        assert "1 Slurm job of 4 workers submitted" in told.text
+        assert "1 Slurm job of 4 workers submitted" in info_log.text
         # The node of the tests' Slurm has this address.
-        assert "the workers reach this driver at 127.0.0.1" in told.text
-        assert "ended before a worker connected (see" in told.text  # the first one did
+        assert "the workers reach this driver at 127.0.0.1" in info_log.text
+        assert "ended before a worker connected (see" in info_log.text  # the first one did
         workers = list(client.run(seen_by).values())
         assert sorted(worker["gpu"] for worker in workers) == ["0", "0", "1", "1"]
         for worker in workers:
@@ -103,7 +103,7 @@ def test_four_workers_of_a_job_share_two_gpus_and_come_back(
         again = list(client.run(seen_by).values())
         assert {worker["job"] for worker in again} == {replacement}
         assert sorted(worker["gpu"] for worker in again) == ["0", "0", "1", "1"]
-    assert told.text.count("submitting another one") == 2
+    assert info_log.text.count("submitting another one") == 2
 
 
 def let_begin_now(job: str) -> None:

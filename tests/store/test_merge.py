@@ -85,7 +85,7 @@ def test_two_halves_make_the_whole_and_stay_as_they_are(
 
 
 def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
-    part: Part, small_run: Path, tmp_path: Path, told: pytest.LogCaptureFixture
+    part: Part, small_run: Path, tmp_path: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     latest = read_results(small_run)["finished_at"].max()
     failure = {
@@ -100,7 +100,7 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
     oldest = part("oldest", "test_vit", {"finished_at": latest - timedelta(hours=1)})
     only_failed = part("only-failed", "test_resnet.900x2", failure)
     assert merge((failed, newest, oldest, only_failed), tmp_path / "c") == 1
-    assert "test_resnet.900x2@32: OSError: no luck" in told.text
+    assert "test_resnet.900x2@32: OSError: no luck" in info_log.text
     rows = read_results(tmp_path / "c").set_index("model")
     assert rows["status"].to_dict() == {
         "test_resnet.900x2": "failed", "test_vit.100x3": "ok", "test_vit.900x2": "ok", "test_vit.900x5": "ok"
@@ -113,7 +113,7 @@ def test_a_finished_row_wins_over_a_failed_one_and_the_newest_over_the_rest(
 
 
 def test_further_runs_join_a_merged_one_with_own_columns_without_broken_rows(
-    part: Part, tmp_path: Path, told: pytest.LogCaptureFixture
+    part: Part, tmp_path: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     whole = part(
         "whole", "test_vit.100", {"rank": 7.0, "own_measures": "rank", "gmacs_of_mine": 1.5}
@@ -126,10 +126,10 @@ def test_further_runs_join_a_merged_one_with_own_columns_without_broken_rows(
     )
     (further / "stages").mkdir()
     merge((further,), whole)
-    assert f"left out: {broken}" in told.text
-    assert "stray.parquet" in told.text
-    assert "search on a budget" in told.text
-    assert "3 models: 2 ok, 0 failed, 1 not begun" in told.text
+    assert f"left out: {broken}" in info_log.text
+    assert "stray.parquet" in info_log.text
+    assert "search on a budget" in info_log.text
+    assert "3 models: 2 ok, 0 failed, 1 not begun" in info_log.text
     rows = read_results(whole).set_index("model")
     assert rows["rank"].to_dict() == {"test_vit.100x3": 7, "test_vit.900x5": 9}
     assert rows["own_measures"].tolist() == ["rank", "rank"]

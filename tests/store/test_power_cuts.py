@@ -34,7 +34,9 @@ TINY = ("test_vit.100x3", "test_resnet.100x3")
 
 
 @pytest.fixture(scope="module")
-def recorded(cache: Path, here: "Workers", tmp_path_factory: pytest.TempPathFactory) -> Recording:
+def recorded(
+    cache: Path, thread_workers: "Workers", tmp_path_factory: pytest.TempPathFactory
+) -> Recording:
     """Record all file operations of a run of two models."""
     disk = tmp_path_factory.mktemp("disk")
     recording = Recording(disk)
@@ -49,7 +51,7 @@ def recorded(cache: Path, here: "Workers", tmp_path_factory: pytest.TempPathFact
             models=TINY,
             images_per_class=IMAGES_PER_CLASS,
             no_report=True,
-            client=here.client,
+            client=thread_workers.client,
         )
     return recording
 
@@ -175,10 +177,12 @@ def test_of_two_merges_into_one_folder_the_second_is_refused(
 
 
 @pytest.fixture
-def in_this_process(here: "Workers", monkeypatch: pytest.MonkeyPatch) -> None:
+def in_this_process(thread_workers: "Workers", monkeypatch: pytest.MonkeyPatch) -> None:
     """Remeasure in threads of this process and without a report, which takes seconds."""
     of_remeasure = "dsmi_zoo.jobs.runs.remeasure"
-    monkeypatch.setattr(f"{of_remeasure}.open_workers", lambda *_, **__: nullcontext(here))
+    monkeypatch.setattr(
+        f"{of_remeasure}.open_workers", lambda *_, **__: nullcontext(thread_workers)
+    )
     monkeypatch.setattr(f"{of_remeasure}.conclude", lambda *_, **__: 0)
 
 

@@ -142,7 +142,7 @@ def test_the_note_beside_a_file_holds_its_size_and_hash_also_where_none_is_publi
 
 
 def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_with_one_warning(
-    hub: HubServer, cache: Path, told: pytest.LogCaptureFixture
+    hub: HubServer, cache: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     content = small_weights(b"any")
     url, path = fetched(hub, cache, content)
@@ -150,15 +150,15 @@ def test_a_file_that_was_damaged_in_the_cache_is_fetched_again_with_one_warning(
     assert local_weights(url, cache) == path  # the size is right, and a driver checks no more
     assert fetch_weights(url, cache) == path
     assert path.read_bytes() == content
-    (record,) = told.records
+    (record,) = info_log.records
     assert record.levelname == "WARNING"
     assert record.message.startswith(f"{path} is damaged: its SHA-256 is ")
     assert record.message.endswith("; it is fetched again")
-    told.clear()
+    info_log.clear()
     path.write_bytes(content[:3])
     assert local_weights(url, cache) is None
     assert fetch_weights(url, cache).read_bytes() == content
-    assert told.messages == [
+    assert info_log.messages == [
         f"{path} is damaged: it has 3 bytes, not 29 as noted; it is fetched again"
     ]
 
@@ -376,13 +376,13 @@ def test_a_partial_file_from_before_a_restart_is_not_taken_for_whole(
 
 
 def test_a_partial_file_that_ends_in_zeros_is_fetched_again_from_its_beginning(
-    hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch, info_log: pytest.LogCaptureFixture
 ) -> None:
     content = saved(STATE)
     url, _ = left_by_a_power_cut(hub, cache, content, monkeypatch)
     monkeypatch.setattr("dsmi_zoo.pipeline.weights.cache.boot_id", boot_id)
     assert fetch_weights(url, cache).read_bytes() == content
-    assert "arrived incomplete and was deleted: a zip archive without its end" in told.text
+    assert "arrived incomplete and was deleted: a zip archive without its end" in info_log.text
 
 
 @pytest.mark.parametrize("content", [safetensors.torch.save(STATE)[:-4], saved(STATE)[:-4]])

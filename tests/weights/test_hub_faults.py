@@ -147,12 +147,12 @@ def test_a_file_that_changes_between_two_requests_is_never_joined_from_two(
 
 
 def test_a_wait_that_a_busy_server_asks_for_is_reported(
-    hub: HubServer, url: str, cache: Path, told: pytest.LogCaptureFixture
+    hub: HubServer, url: str, cache: Path, info_log: pytest.LogCaptureFixture
 ) -> None:
     hub.faults.append(Fault("GET", "net.pth", status=429, retry_after=1))
     fetch_weights(url, cache)
     where = hub.endpoint.removeprefix("http://")
-    assert told.messages == [f"{url}: {where} is busy (HTTP 429) and asks to wait 1 s"]
+    assert info_log.messages == [f"{url}: {where} is busy (HTTP 429) and asks to wait 1 s"]
 
 
 @pytest.mark.parametrize("asked", [900, "9" * 400])
@@ -221,11 +221,11 @@ def test_ctrl_c_ends_a_wait_that_a_busy_hub_asked_for(
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    told = "".join(process.communicate(timeout=60))
+    info_log = "".join(process.communicate(timeout=60))
     assert time.monotonic() - started < 10
     assert process.returncode != 0
-    assert "is busy (HTTP 429) and asks to wait 100 s" in told
-    assert "Traceback" not in told
+    assert "is busy (HTTP 429) and asks to wait 100 s" in info_log
+    assert "Traceback" not in info_log
 
 
 def test_an_impossible_host_name_is_reported_in_one_line(cache: Path) -> None:
