@@ -1,4 +1,4 @@
-"""Whether "probe, then fine-tune three" finds a network that is best after fine-tuning.
+"""Test whether "probe, then fine-tune three" finds a network that is best after fine-tuning.
 
     python benchmarks/probe_then_tune.py [--draws 2] [--out FILE.csv]
 

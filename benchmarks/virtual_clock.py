@@ -52,7 +52,7 @@ class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
         self._put, self._dealt_with = 0, -1
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Return the next item; a caller has processed the previous one."""
+        """Return the next item; a call means that the previous one has been processed."""
         self._dealt_with += 1
         return super().get()
 
