@@ -4,7 +4,7 @@
     python benchmarks/code_figures.py /path/to/other   # another copy, or any package
 
 A line of code holds a token other than a comment or a docstring. Punctuation counts as a token. An import chain starts
-at a module and follows its imports, also those inside functions, but not those for type checkers only.
+at a module and follows its imports, including those inside functions but not those for type checkers only.
 """
 
 import ast
@@ -69,7 +69,7 @@ def read(path: Path) -> Source:
 
 
 def imported_modules(module: str, path: Path, modules: dict[str, Path]) -> set[str]:
-    """Return the modules of the package that one of them imports, except for type checkers."""
+    """Return the modules of the package that ``module`` imports, except those for type checkers only."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     tree = ast.parse(path.read_text())
     typing_only = {
@@ -94,7 +94,7 @@ def imported_modules(module: str, path: Path, modules: dict[str, Path]) -> set[s
 
 
 def longest_chains(root: Path) -> dict[str, list[str]]:
-    """Return the longest chain of imports that starts at each module of the package; its imports have no cycles."""
+    """Return the longest import chain from each module of the package; the imports must have no cycles."""
     paths = [path for name in OURS for path in sorted((root / name).rglob("*.py"))]
     modules = {}
     for path in paths:
@@ -102,7 +102,7 @@ def longest_chains(root: Path) -> dict[str, list[str]]:
         parts = parts if parts[0] == "dsmi_zoo" else ("dsmi_zoo", *parts)
         modules[".".join(parts).removesuffix(".__init__")] = path
     imports = {name: imported_modules(name, path, modules) for name, path in modules.items()}
-    imports["dsmi_zoo"] = set()  # the front door imports lazily, by name
+    imports["dsmi_zoo"] = set()  # the top-level package imports lazily, by name
     chains: dict[str, list[str]] = {}
 
     def chain(module: str) -> list[str]:

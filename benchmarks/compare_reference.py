@@ -1,22 +1,22 @@
 """Compare the measures with the package `dse-dsmi` in value and time, and check their stated errors.
 
     python benchmarks/compare_reference.py                   every part, about forty minutes on 2 cores
-    python benchmarks/compare_reference.py six entropy       some of them, each at most ten minutes
+    python benchmarks/compare_reference.py six entropy       some parts, each at most ten minutes
 
 values    largest deviation over a grid of small embeddings, and at n = 3,000 over kinds of data and scales
-six       time of all six measures at n = 3,000, d = 1,024, called as in the paper's script: each separately, X
-          clustered for each measure that needs it.
-ways      DSE at n = 3,000 by all eigenvalues, by a band and by Lanczos, with one thread and with all; and BLAS's peak
-row       a row's columns, by default and with --scores all, against those same six
+six       time of all six measures at n = 3,000, d = 1,024, called as in the paper's script: each separately, with X
+          clustered again for each measure that needs it
+ways      DSE at n = 3,000 by all eigenvalues, by a band and by Lanczos, on one thread and on all, beside BLAS's peak
+row       time of a row's columns, by default and with --scores all, against the reference's same six measures
 entropy   time and error of DSE at n = 10,000, and the coverage of its standard error
 coverage  the same coverage at n = 2,000 over more data and seeds
 twenty    time and memory of DSE at n = 20,000, d = 256; run it with two versions to compare them
 fifty     the same at n = 50,000
 exponent  time against n with the kernel recomputed in tiles
-repeated  DSE of 50,000 points, which are 5,000 points ten times, and the process's greatest memory
-classes   DSMI(Z;Y) of the same with ten classes of 5,000
-forward   the measures of one model at n = 1,000 against its forward pass
-spread    `dsmi_z_y_se` against the spread over fresh samples, and what it costs
+repeated  DSE of 50,000 points (5,000 points repeated ten times), and the process's peak memory
+classes   DSMI(Z;Y) of the same points in ten classes of 5,000
+forward   time of one model's measures at n = 1,000 against its forward pass
+spread    `dsmi_z_y_se` against the spread over fresh samples, and its cost
 """
 
 import itertools
@@ -91,7 +91,7 @@ def reference(
 def example(
     n: int, d: int, scale: float = 1.0, classes: int = 10
 ) -> tuple[Array, Classes, Classes]:
-    """Return an embedding [n, d] that depends on its labels, and two labellings with unequal classes."""
+    """Return an embedding [n, d] that depends on its labels, these labels, and clusters; class sizes are unequal."""
     generator = np.random.default_rng(n + d)
     labels = generator.integers(0, classes, size=n)
     clusters = np.minimum(generator.geometric(0.3, size=n), classes)
@@ -133,7 +133,7 @@ def deviations() -> Iterator[dict[str, float]]:
 
 
 def values() -> None:
-    """Deviations from the reference."""
+    """Print the largest deviations from the reference."""
     cases = list(deviations())
     print(f"largest deviation in {len(cases)} small cases, bits")
     for name in cases[0]:
@@ -165,7 +165,7 @@ def three_thousand() -> tuple[Array, Classes, Array, Classes]:
 
 
 def six() -> None:
-    """Time of all six measures."""
+    """Print the time of all six measures."""
     Z, labels, X, clusters = three_thousand()
     measure(Z[:1200], labels[:1200])  # imports on first use
     runs = []
@@ -188,7 +188,7 @@ def six() -> None:
 
 
 def ways() -> None:
-    """Times of DSE in several ways, beside the flops of LAPACK's reduction at the rate of a product of matrices."""
+    """Print the time of DSE by each method, and of the flops of LAPACK's reduction at the speed of a matrix product."""
     Z, _, _, _ = three_thousand()
     kernel = gaussian_kernel(squared_distances(as_points(Z).values), np.sqrt(D))
     truth = kernel_entropy(kernel.copy(), 1)
@@ -240,7 +240,7 @@ def ways() -> None:
 
 
 def row() -> None:
-    """Time of a row, by default and with all scores, against the reference's six measures."""
+    """Print the time of a row, by default and with all scores, against the reference's six measures."""
     Z, labels, X, clusters = three_thousand()
     # Imports on first use.
     measure(Z[:1200], labels[:1200], input_clusters=clusters[:1200])
@@ -261,7 +261,7 @@ def row() -> None:
 
 
 def entropy() -> None:
-    """DSE at n = 10,000."""
+    """Print time, error and coverage of DSE at n = 10,000."""
     Z, _ = of_kind("Gaussian", 10_000, D, CLASSES)
     seconds, estimate = timed(diffusion_spectral_entropy_estimate, Z, method="lanczos")
     theirs, truth = timed(reference_entropy, Z, gaussian_kernel_sigma=np.sqrt(D))
@@ -274,7 +274,7 @@ def entropy() -> None:
 
 
 def covered(Z: Array, truth: float, seeds: range) -> list[bool]:
-    """Print and return the coverage of the standard error."""
+    """Print the coverage of the standard error; return whether each seed's interval holds the truth."""
     found = [diffusion_spectral_entropy_estimate(Z, method="lanczos", seed=seed) for seed in seeds]
     inside = [abs(e.value - truth) <= 1.96 * e.standard_error for e in found]
     print(
@@ -287,7 +287,7 @@ def covered(Z: Array, truth: float, seeds: range) -> list[bool]:
 
 
 def coverage() -> None:
-    """Coverage at n = 2,000."""
+    """Print the coverage at n = 2,000."""
     inside = []
     for kind, scale in itertools.product(KINDS, (0.3, 1.0, 2.0)):
         Z, _ = of_kind(kind, 2000, 256, CLASSES)
@@ -299,7 +299,7 @@ def coverage() -> None:
 
 
 def exponent() -> None:
-    """Cost against n, without a matrix."""
+    """Print the time against n, with the kernel recomputed in tiles."""
     sizes, seconds = (5_000, 10_000, 20_000, 40_000), []
     for n in sizes:
         Z, _ = of_kind("Gaussian", n, D, CLASSES)
@@ -314,7 +314,7 @@ def exponent() -> None:
 
 
 def large(n: int) -> None:
-    """Time, memory and stated error of DSE of many points."""
+    """Print time, memory and standard error of DSE of ``n`` points."""
     generator = np.random.default_rng(0)
     Z = generator.standard_normal((n, 256), dtype=np.float32)
     centres = generator.standard_normal((CLASSES, 256), dtype=np.float32)
@@ -330,17 +330,15 @@ def large(n: int) -> None:
 
 
 def twenty() -> None:
-    """DSE at n = 20,000."""
     large(20_000)
 
 
 def fifty() -> None:
-    """DSE at n = 50,000."""
     large(50_000)
 
 
 def fifty_thousand() -> tuple[Array, Classes]:
-    """Return 5,000 points ten times, float32, and ten classes of 5,000, each with every point once."""
+    """Return 5,000 points repeated ten times, float32, and labels of ten classes that each hold every point once."""
     Z, _ = of_kind("Gaussian", 5_000, D, CLASSES)
     return np.tile(Z.astype(np.float32), (10, 1)), np.repeat(np.arange(10), 5_000)
 
@@ -351,7 +349,7 @@ def memory() -> float:
 
 
 def repeated() -> None:
-    """DSE of 50,000 points."""
+    """Print time, memory and error of DSE of 50,000 points."""
     Z, _ = fifty_thousand()
     seconds, found = timed(diffusion_spectral_entropy_estimate, Z, tolerance=0.02)
     print(f"DSE, n = 50000: {seconds:.0f} s, greatest memory {memory():.2f} GiB", flush=True)
@@ -363,7 +361,7 @@ def repeated() -> None:
 
 
 def classes() -> None:
-    """DSMI(Z;Y) of 50,000 points."""
+    """Print time, memory and standard error of DSMI(Z;Y) of 50,000 points, by method."""
     Z, labels = fifty_thousand()
     for method in ("lanczos", "auto"):
         seconds, found = timed(
@@ -381,7 +379,7 @@ def classes() -> None:
 
 
 def forward() -> None:
-    """The measures against a forward pass."""
+    """Print the time of the measures and of a forward pass."""
     import timm
     import torch
 
@@ -411,7 +409,7 @@ def forward() -> None:
 
 
 def spread() -> None:
-    """The stated error over images against fresh samples."""
+    """Print the standard error over images against the spread over fresh samples, and its cost."""
     print(
         "points a class, classes, d, separation, scale: spread over 100 samples, root mean square of the stated error"
     )
@@ -448,7 +446,7 @@ def spread() -> None:
 
 
 def extras(points: Any, labels: Classes) -> None:
-    """What the null and the standard error cost beyond DSMI."""
+    """Compute what a row needs beyond DSMI: a null of ten permutations, and the standard error."""
     from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
     from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies, sampling_error
 

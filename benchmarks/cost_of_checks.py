@@ -5,7 +5,7 @@ A view is hashed once per process that uses it, a file of weights before it is l
     python benchmarks/cost_of_checks.py                              # a CPU: 200 images
     python benchmarks/cost_of_checks.py --images 3000                # a GPU
 
-Weights are random; medians of ``--rounds``. Every model is embedded once before it is timed.
+Weights are random. Times are medians of ``--rounds``. Each model makes one pass before it is timed.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def random_view(folder: Path, images: int) -> Path:
 
 
 def cost_of_flushes(folder: Path, rows: int = 200) -> tuple[float, float]:
-    """Return the median seconds of storing what a row stores, and of the flushes of its folders among them."""
+    """Return the median seconds to store the files of a row, and those of them spent on flushing folders."""
     spent = [0.0]
 
     def timed_flush(path: Path) -> None:

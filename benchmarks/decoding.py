@@ -1,12 +1,12 @@
-"""Images per second and core from JPEGs of ImageNet's size to a view, by several decoders and kernels of resizing.
+"""Images per second and core from JPEGs of ImageNet's size to a view, by several decoders and resizing methods.
 
     python benchmarks/decoding.py
     pip install --no-deps --target simd pillow-simd; PYTHONPATH=simd python benchmarks/decoding.py
 
-200 JPEGs of quality 90 to 95, 150 of 500 x 375 pixels and 50 upright, are crops of scikit-image's photographs, rescaled
-and flipped by a seed. The ways take turns on one thread, by processor time; the fastest round of each counts.
-``different`` is the share of values that are not those of timm's evaluation transform on Pillow's image, which a view
-must have.
+The 200 JPEGs have quality 90 to 95; 150 are landscape (500 x 375 pixels) and 50 portrait. They are crops of
+scikit-image's photographs, rescaled and flipped at random with a fixed seed. The methods take turns on one thread and
+are timed in processor seconds; the fastest round of each counts. ``different`` is the share of values that differ from
+those of timm's evaluation transform on Pillow's image, which a view must have.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def write_images(folder: Path, count: int) -> list[Path]:
 
 
 def ways(size: int) -> dict[str, Callable[[Path], object]]:
-    """Return the ways from a file to a row of the view, the reference first."""
+    """Return the methods that turn a file into a row of the view, the reference first."""
     shorter = int(size / CROP_PCT)
     transform = create_transform(
         size, is_training=False, use_prefetcher=True, interpolation="bicubic", crop_pct=CROP_PCT
@@ -102,7 +102,7 @@ def ways(size: int) -> dict[str, Callable[[Path], object]]:
 
 
 def main() -> None:
-    """Measure both sizes, and print."""
+    """Print the table of both view sizes."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def print_table(paths: list[Path], size: int) -> None:
-    """Time all ways, and compare them with the first."""
+    """Time all methods, and compare their pixels with those of the first."""
     of_size = ways(size)
     seconds = dict.fromkeys(of_size, np.inf)
     for _ in range(5):

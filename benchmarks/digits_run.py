@@ -1,4 +1,4 @@
-"""Time and peak memory of the whole digits run: nothing cached, then everything cached, then ``--help``.
+"""Time and peak memory of the whole digits run with nothing cached, with everything cached, and of ``--help``.
 
     python benchmarks/digits_run.py [--repeat 3]
 
@@ -52,7 +52,7 @@ def memory(process: psutil.Process) -> int:
 
 
 def main() -> None:
-    """Print the median of each."""
+    """Print the median time and the peak memory of each command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=3)
     repeat = parser.parse_args().repeat

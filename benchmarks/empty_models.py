@@ -1,10 +1,10 @@
-"""What the graph itself costs: models whose work is empty, through the real driver, Dask and store.
+"""Cost of the task graph alone: models that need no work, through the real driver, Dask and store.
 
     python benchmarks/empty_models.py                 10,000 models on 2 workers
 
-Each model's three tasks go through the graph and the window as ever, but only write a row, noting the attempt. Printed:
-milliseconds a model, those of processors in driver and workers, and the driver's proportional set size (its own memory,
-and its share of what others use too) at every tenth of the way.
+Each model's three tasks go through the graph and the window as in a run, but only note the attempt and write a row.
+Prints milliseconds per model, processor milliseconds per model (driver and workers), and the driver's proportional set
+size (its private memory, and its share of memory that other processes use too) after every tenth of the models.
 """
 
 import argparse
@@ -39,7 +39,7 @@ MEBIBYTE = 2**20
 
 
 def empty_row(job: Job, out: Path) -> Outcome:
-    """The row of a model that nothing is computed for."""
+    """Write a model's row without computing anything."""
     row: dict[str, Any] = {
         **facts(job.entry),
         "status": "ok",
@@ -51,11 +51,11 @@ def empty_row(job: Job, out: Path) -> Outcome:
 
 
 def nothing(*_: object) -> None:
-    """What other tasks do."""
+    """Do nothing, in place of every task that is not a row."""
 
 
 class EmptyGraph(ZooGraph):
-    """The zoo's graph, of tasks that do nothing but write a row."""
+    """The zoo's graph with tasks that do nothing but write a row."""
 
     def __init__(self, client: Client, plan: Plan) -> None:
         self._jobs = {job.name: job for job in plan.jobs}
@@ -64,7 +64,7 @@ class EmptyGraph(ZooGraph):
     def task(
         self, kind: str, name: str, identity: str, priority: int, function: Any, *arguments: Any
     ) -> Future:
-        """Submit the task of that key, with its dependencies."""
+        """Submit an empty task with the same key and dependencies."""
         needed = [argument for argument in arguments if isinstance(argument, Future)]
         if kind != "row":
             return super().task(kind, name, identity, priority, nothing, *needed)
@@ -74,13 +74,13 @@ class EmptyGraph(ZooGraph):
 
 
 def after(work: partial[Outcome], *_: object) -> Outcome:
-    """The row, once what it needs is there."""
+    """Run ``work`` after its dependencies, the other arguments."""
     done: Outcome = work()
     return done
 
 
 def entries(count: int) -> list[Job]:
-    """So many models, of different cost and 80 views."""
+    """Return ``count`` jobs of different cost, which share 80 views."""
     same = {
         "crop_pct": 1,
         "crop_mode": "center",
@@ -101,7 +101,7 @@ def entries(count: int) -> list[Job]:
 
 
 def processor_s(processes: list[psutil.Process]) -> float:
-    """Return the seconds of processors that these processes have taken so far."""
+    """Return the processor seconds that these processes have used so far."""
     times = [process.cpu_times() for process in processes]
     return sum(one.user + one.system for one in times)
 

@@ -1,8 +1,8 @@
 """Speed of forward passes on a CPU by memory format of the images and of the network's weights.
 
-``usual`` has channels first in both; ``images`` has channels last in the images only, as in a view on disk; ``both`` in
-the weights too, as the pipeline does for convolutional networks. For each network with random weights, the three take
-turns on the same images, and the fastest round of each counts, because other work only slows a round down.
+``usual`` has channels first in both; ``images`` has channels last in the images only, as in a view on disk; ``both``
+has them in the weights too, as the pipeline does for convolutional networks. Weights are random. The three take turns
+on the same images, and the fastest round of each counts, because other work can only slow a round down.
 
     python benchmarks/forward_passes.py
     python benchmarks/forward_passes.py --models resnet50 vit_small_patch16_224 --threads 2
@@ -63,7 +63,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def measured(name: str, rounds: int) -> tuple[dict[str, float], float]:
-    """Return images per second in each format, and the distance of the embeddings in units of their spread."""
+    """Return images per second in each format, and the greatest change of the embeddings, in standard deviations."""
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
     size = model.pretrained_cfg["input_size"][-1]
@@ -79,7 +79,7 @@ def measured(name: str, rounds: int) -> tuple[dict[str, float], float]:
             given = images.contiguous(memory_format=of_images)
             began = time.perf_counter()
             embeddings[order] = forward(models[order], given, None, logits=True)[0].numpy()
-            if number > 0:  # the first one includes one-off work
+            if number > 0:  # the first round includes one-off work
                 seconds[order].append(time.perf_counter() - began)
     difference = float(
         np.abs(embeddings["usual"] - embeddings["both"]).max() / embeddings["usual"].std()

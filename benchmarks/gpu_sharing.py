@@ -1,12 +1,12 @@
-"""Utilisation of a GPU by several processes that take turns on it, and whether the numbers stay the same.
+"""Utilisation of a GPU by several processes that take turns on it, and whether the embeddings stay the same.
 
 Runs the same models with random weights (one from each of ``--models-of`` families, all with one preprocessing) with 1,
-2, 3, ... processes per GPU, and prints for each the total time and how much of it the GPU was at work, from the rows'
-own times::
+2, 3, ... processes per GPU. Prints for each number the total time and the share of it in which the GPU was busy, from
+the times in the rows::
 
     python benchmarks/gpu_sharing.py --folder FOLDER [--per-gpu 1 2 3 4 6] [--images 2000] [--models-of 24]
 
-The images are noise, whose content does not matter. The first run, of one model, makes their view and is not counted.
+The images are noise, as content does not matter. The first run, of one model, only makes the view and is not counted.
 Without a GPU, try the script with ``--cluster local``, where all processes compute at the same time.
 """
 
@@ -30,7 +30,7 @@ SECONDS = ["seconds_build", "seconds_embed", "seconds_measure"]
 
 
 def write_images(root: Path, images: int) -> None:
-    """Write noise of seed 0 into one folder per class."""
+    """Write images of noise (seed 0) into one folder per class."""
     rng = np.random.default_rng(0)
     for number in range(images):
         folder = root / f"{number % CLASSES:02d}"
@@ -40,7 +40,7 @@ def write_images(root: Path, images: int) -> None:
 
 
 def chosen(families: int) -> list[str]:
-    """Return the median model by multiply-adds of each family, among those with the commonest preprocessing."""
+    """Return the median model by multiply-adds of each of ``families`` families, all of the commonest preprocessing."""
     entries = load_models("imagenet-2023")
     view = Counter((entry.img_size, str(entry.preprocessing)) for entry in entries).most_common(1)[
         0

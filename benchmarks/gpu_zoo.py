@@ -1,18 +1,18 @@
-"""What a GPU gives: the first minutes on one, written line by line, so that whatever is reached is kept.
+"""Speed of the pipeline on a GPU, in a few minutes; each line is printed at once, so a stopped run keeps its figures.
 
-Networks of imagenet-2025 of 0.5 to 300 million parameters, with random weights, on noise::
+Networks of imagenet-2025 with 0.5 to 300 million parameters and random weights embed noise::
 
-    python benchmarks/gpu_zoo.py | tee gpu.md            8 networks, 3,000 images; to try it on a CPU, 2 and 16
+    python benchmarks/gpu_zoo.py | tee gpu.md            8 networks, 3,000 images; on a CPU 2 and 16, to try it out
     python benchmarks/gpu_zoo.py --networks 40 --images 1000 --sharing 0
 
-First a line for each network: images per second as the pipeline runs it (channels last for convolutions), in bfloat16,
-and in bfloat16 compiled; seconds of the measures of its row there and in NumPy, and the largest difference between
-their values, relative to the value or to 1, whichever is greater. Then `gpu_sharing.py`: 24 networks by 1, 3 and 6
-processes, how busy the GPU was, and whether embeddings are the same.
+Prints a line for each network: images per second as the pipeline runs it (channels last for convolutions), in bfloat16,
+and in compiled bfloat16; seconds of its row's measures on the GPU and in NumPy, and the largest difference between
+their values, relative to the value or to 1, whichever is greater. Then runs `gpu_sharing.py`: 24 networks by 1, 3 and 6
+processes, the share of time in which the GPU was busy, and whether the embeddings are the same.
 
-The column that ends in * is not measured here: timm's own benchmark (bfloat16, compiled, on an RTX PRO 6000). ``busy``
-is the share of samples, one every 20 ms of the first pass, in which the driver reports a running kernel; without the
-driver's library (``pip install "dsmi-zoo[cuda]"``) it is left out.
+The column that ends in * is not measured here; it is timm's benchmark (bfloat16, compiled, on an RTX PRO 6000).
+``busy`` is the share of samples, one every 20 ms of the first pass, in which the driver reports a running kernel; it is
+left out without the driver's library (``pip install "dsmi-zoo[cuda]"``).
 """
 
 import argparse
@@ -44,7 +44,7 @@ SAMPLED_EVERY = 0.02  # seconds
 
 
 def chosen(count: int, on_cpu: bool) -> list[ModelEntry]:
-    """Return networks whose parameters are evenly spaced on a logarithmic scale."""
+    """Return networks whose parameter counts are evenly spaced on a logarithmic scale."""
     entries = [entry for entry in load_models("imagenet-2025") if entry.extras.get("throughput")]
     most = MAX_M_ON_CPU if on_cpu else MAX_M
     entries = [entry for entry in entries if LEAST_M <= (entry.params_m or 0) <= most]
@@ -59,7 +59,7 @@ def chosen(count: int, on_cpu: bool) -> list[ModelEntry]:
 
 
 class Busy(threading.Thread):
-    """Samples whether the GPU is at work."""
+    """A thread that samples whether the GPU is busy."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -100,7 +100,7 @@ def measures(Z: Any, labels: np.ndarray) -> tuple[float, dict[str, Any]]:
 
 
 def largest_difference(some: dict[str, Any], others: dict[str, Any]) -> float:
-    """Return the largest difference between the numbers of two rows, relative to the number or to 1."""
+    """Return the largest difference between two rows' numbers, relative to the number or to 1, whichever is greater."""
     return max(
         abs(value - others[name]) / max(1, abs(value))
         for name, value in some.items()
@@ -123,7 +123,7 @@ def line(entry: ModelEntry, stored: StoredView, labels: np.ndarray, device: torc
     for settings in MODES.values():
         model = build_untrained(entry)
         few = View(stored[: min(len(stored), 256)], preprocessing)
-        embed_inputs(model, few, device, **settings)  # starts, chooses algorithms, compiles
+        embed_inputs(model, few, device, **settings)  # warm-up: chooses algorithms, compiles
         began = time.perf_counter()
         embedding = embed_inputs(model, View(stored, preprocessing), device, **settings)
         rates.append(len(stored) / (time.perf_counter() - began))

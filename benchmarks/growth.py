@@ -2,13 +2,13 @@
 
     python benchmarks/growth.py --out docs/pictures/growth       all of it, half an hour on two cores
     python benchmarks/growth.py --only report --most 1600
-    python benchmarks/growth.py --only page     reports as a person waits for them: processor seconds, bytes, Chromium
+    python benchmarks/growth.py --only page     reports as a user waits for them: processor seconds, bytes, Chromium
 
-Each figure comes from a separate process, with its peak memory. The exponent b of a table is that of seconds ~ size^b,
-fitted to the last three sizes, because small ones are dominated by one-off work. Data have the seed 0. Measures: all
-columns of a row; ``DSE`` and ``DSMI`` are these two alone, ``dse-dsmi`` is the reference's DSE(Z) and DSMI(Z;Y). Runs:
-entries with empty work (``empty_models.py``), so only the graph, Dask and the files count. Reports: synthetic rows; a
-page can be used when its explorer is drawn and idle, in headless Chromium, the middle of three times.
+Each figure comes from a separate process and includes its peak memory. The exponent b of seconds ~ size^b is fitted to
+the last three sizes, because small ones are dominated by one-off work. Data are drawn with seed 0. ``row`` is all
+columns of a row; ``DSE`` and ``DSMI`` are these two alone; ``dse-dsmi`` is the reference's DSE(Z) and DSMI(Z;Y).
+``run`` has entries without work (``empty_models.py``), so only the graph, Dask and the files count. ``report`` has
+synthetic rows; a page is usable once its explorer is drawn and idle in headless Chromium, the median of three times.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def example(n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
     """Return the function to time, after all imports."""
-    import torch  # noqa: F401 - which large eigenproblems would load
+    import torch  # noqa: F401 - or large eigenproblems would load it while timed
 
     from dsmi_zoo.pipeline.measures import (
         diffusion_spectral_entropy,
@@ -80,7 +80,7 @@ def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
 
 
 def reported(rows_wanted: int, folder: Path) -> Callable[[], object]:
-    """Write a report of this number of synthetic rows; beyond a whole zoo, rows repeat under other names."""
+    """Return a function that writes a report of synthetic rows; beyond a whole zoo, they repeat under other names."""
     from synthetic_rows import RUN, synthetic_rows
 
     from dsmi_zoo.reports.page.build import write_page
@@ -92,7 +92,7 @@ def reported(rows_wanted: int, folder: Path) -> Callable[[], object]:
     again = rows.groupby(["model", "img_size"]).cumcount()
     for column in ("model", "architecture", "row_id"):
         rows[column] = rows[column].where(again == 0, rows[column] + "-" + again.astype(str))
-    # Errors differ from model to model, as in a run, or the page would compress better.
+    # Errors must differ between models, as in a run; if not, the page would compress better.
     spread = np.random.default_rng(1)
     for column in rows.columns[rows.columns.str.endswith("_se")]:
         rows[column] *= np.exp(spread.normal(size=len(rows)) / 4)
@@ -118,7 +118,7 @@ def one(what: str, sizes: dict[str, int]) -> Point:
 
 
 def until_usable(page: Path) -> float:
-    """Return the seconds until Chromium has drawn the page and its explorer, the middle of three."""
+    """Return the seconds until Chromium has drawn the page and its explorer, the median of three."""
     from browser import chromium, open_page
 
     seconds = []

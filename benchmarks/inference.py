@@ -1,10 +1,10 @@
-"""How often the report's tests err, and its intervals hold: simulations of zoos whose truth is known.
+"""Error rates of the report's tests and coverage of its intervals, from simulated zoos whose truth is known.
 
     python benchmarks/inference.py clustered|coverage|differences|partial|choice
 
-Prints a Markdown table: before (the way of earlier versions, written out here) and after. Two zoos: 16 families of 3
-rows, and families of the sizes that timm's have, one row for each set of weights. Behind ± is the simulation's own
-standard error. The same seed (0) gives the same table.
+Prints a Markdown table: ``before`` is the method of earlier versions, reimplemented here; ``after`` is today's. The two
+zoos are 16 families of 3 rows, and families of the same sizes as timm's, with one row for each set of weights. The
+figure behind ± is the standard error of the simulation. The seed is always 0, so each call prints the same table.
 """
 
 import argparse
@@ -39,7 +39,7 @@ RESAMPLES = 400
 
 
 def zoos() -> Iterator[tuple[str, Array]]:
-    """Each zoo's name and its rows' families, [n]."""
+    """Yield each zoo's name and the families of its rows, [n]."""
     yield "16 families of 3", np.repeat(np.arange(16), 3)
     first = {entry.model: entry.family for entry in load_models("imagenet-2025")}
     sizes = pd.Series(list(first.values())).value_counts().to_numpy()
@@ -50,14 +50,14 @@ def zoos() -> Iterator[tuple[str, Array]]:
 
 
 def noise(rng: np.random.Generator, family: Array, between: float, within: float) -> Array:
-    """Normal numbers [n] of which each family shares a part: standard deviations between families and within."""
+    """Return normal numbers [n] with these standard deviations between and within families."""
     return between * rng.normal(size=family.max() + 1)[family] + within * rng.normal(
         size=len(family)
     )
 
 
 def share(hits: list[bool]) -> str:
-    """A percentage with its simulation's standard error."""
+    """Return the percentage of hits with the standard error of the simulation."""
     p = float(np.mean(hits))
     return f"{100 * p:.1f} ± {100 * np.sqrt(p * (1 - p) / len(hits)):.1f}"
 
@@ -69,7 +69,7 @@ def table(heads: list[str], rows: list[list[str]]) -> None:
 
 
 def clustered() -> None:
-    """How often a slope of 0 is called another, at 5%."""
+    """Print how often a true slope of 0 is rejected at the 5% level."""
     rows = []
     for name, family in zoos():
         for kind, between, within in (
@@ -97,7 +97,7 @@ def clustered() -> None:
 def correlated(
     rng: np.random.Generator, family: Array, rho: float, shared: float
 ) -> tuple[Array, Array, float]:
-    """Two columns [n] of which families share a part of the variance, and Spearman's correlation of all such rows."""
+    """Return two columns [n] whose families share part of the variance, and the population's Spearman correlation."""
     mix = np.linalg.cholesky([[1, rho], [rho, 1]])
     families, rows = rng.normal(size=(2, family.max() + 1)), rng.normal(size=(2, len(family)))
     x, y = mix @ (np.sqrt(shared) * families[:, family] + np.sqrt(1 - shared) * rows)
@@ -105,7 +105,7 @@ def correlated(
 
 
 def coverage() -> None:
-    """How often the families' interval at 95% holds Spearman's correlation."""
+    """Print how often the 95% interval over families covers Spearman's correlation."""
     rows = []
     falling = np.repeat(np.arange(40), np.maximum(1, (40 / np.arange(1, 41)).astype(int)))
     mixed = np.repeat(np.arange(40), [10] * 10 + [1] * 30)
@@ -137,7 +137,7 @@ def coverage() -> None:
 def rivals(
     rng: np.random.Generator, family: Array, rhos: Sequence[float], alike: float, shared: float
 ) -> Array:
-    """A target and scores that correlate with it at ``rhos``, [1 + scores, n]; ``alike`` is that of their errors."""
+    """Return a target and scores that correlate with it at ``rhos``, [1 + scores, n]; their errors do at ``alike``."""
 
     def normal(columns: int) -> Array:
         families, rows = (
@@ -155,14 +155,14 @@ def rivals(
 def earlier_difference(
     x: Array, base: Array, y: Array, family: Array, resamples: Resamples
 ) -> bool:
-    """Whether the earlier test told two scores apart: of rho itself, with the standard deviation of its resamples."""
+    """Return whether the earlier test, a t test of rho with the SD of its resamples, finds two scores different."""
     value = stats.spearmanr(x, y)[0] - stats.spearmanr(base, y)[0]
     error = np.std(resamples.spearman(x, y) - resamples.spearman(base, y), ddof=1)
     return bool(2 * stats.t.sf(abs(value) / error, effective_number(family) - 1) < LEVEL)
 
 
 def differences() -> None:
-    """How often two scores are told apart at 5%, that are equally good or are not; then how often all ranks hold."""
+    """Print how often equal and unequal scores are found different at 5%, then how often all ranks hold."""
     rows = []
     for name, family in zoos():
         drawn_by = Resamples.drawn(family, RESAMPLES, 0)
@@ -193,7 +193,7 @@ def differences() -> None:
 
 
 def together() -> None:
-    """How often the simultaneous intervals hold: of all pairs, of the best found against the others, and all ranks."""
+    """Print how often simultaneous intervals hold: of all pairs, of the best found against the others, and of ranks."""
     rows = []
     zoo = {
         "8 equal": [0.7] * 8,
@@ -203,7 +203,7 @@ def together() -> None:
     for name, family in zoos():
         drawn_by = Resamples.drawn(family, RESAMPLES, 0)
         for kind, rhos in zoo.items():
-            if len(rhos) > 8 and len(family) > 200:  # minutes
+            if len(rhos) > 8 and len(family) > 200:  # would take minutes
                 continue
             rng = np.random.default_rng(0)
             truth = np.arctanh(6 / np.pi * np.arcsin(np.array(rhos) / 2))
@@ -213,7 +213,7 @@ def together() -> None:
                 found = [strength(x, y, drawn_by) for x in scores]
                 z = np.array([one.z for one in found])
                 reach = simultaneous_reach(found, family)
-                # Turned by the sign of its own rho, a score of no correlation has none below 0: |rho| is the truth.
+                # z is that of |rho|, whatever the sign of the estimate, so the truth is that of |rho|, too.
                 miss = np.abs(z[:, None] - z - (truth[:, None] - truth)) > reach
                 first = int(np.argmax(z))
                 pairs.append(not miss.any())
@@ -234,7 +234,7 @@ def together() -> None:
 
 
 def partial() -> None:
-    """How often a correlation given controls is found, at 5%, where there is none."""
+    """Print how often a partial correlation of 0 is rejected at the 5% level."""
     rows = []
     for name, family in zoos():
         drawn_by, bootstraps = Resamples.drawn(family, RESAMPLES, 0), Bootstraps(RESAMPLES)
@@ -277,7 +277,7 @@ def partial() -> None:
 
 
 def choice() -> None:
-    """How often the intervals of regret and of R2 left out hold their mean over zoos of the same families."""
+    """Print how often intervals of regret and left-out R2 cover their mean over zoos with the same families."""
     rows = []
     for name, family in zoos():
         bootstraps = Bootstraps(RESAMPLES)
@@ -299,7 +299,7 @@ def choice() -> None:
 
 
 def held(found: Sequence[float | None], intervals: Sequence[tuple[float, float] | None]) -> str:
-    """The share of intervals that hold the mean of what was found."""
+    """Return the percentage of intervals that cover the mean of the found values."""
     truth = float(np.mean([value for value in found if value is not None]))
     return share([ci is not None and ci[0] <= truth <= ci[1] for ci in intervals])
 

@@ -1,7 +1,7 @@
 """Time, memory and error of DSE by nearest neighbours for many points.
 
 python benchmarks/knn_large.py                  200,000 points of 256 dimensions in 20 overlapping classes
-python benchmarks/knn_large.py --n 20000        where `--exact` can be compared with, if there is an hour
+python benchmarks/knn_large.py --n 20000        small enough to compare with `--exact`, which takes an hour
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What all layers cost: a pass over images with every block's embedding against one without, and their profiles.
+"""Cost of embedding all layers, as a pass with every block's embedding against one without; and their profiles.
 
-Passes with and without layers take turns in one process, and each pair gives a ratio; the median counts. Rows are
-compared with those of a pass for each layer, bit by bit. ``--picture`` draws DSE, DSMI, neighbours and probe over depth
-on Fashion-MNIST: EfficientNet-Lite0 with its ImageNet weights from PyPI (needed by the tests), the others random.
+Passes with and without layers take turns in one process; the ratio is the median over these pairs. Embeddings are
+compared bit by bit with those of a pass for each layer. ``--picture`` draws DSE, DSMI, neighbours and probe over depth
+on Fashion-MNIST: EfficientNet-Lite0 has ImageNet weights from PyPI (needed by the tests), the others random ones.
 
     python benchmarks/layers.py
     PYTHONPATH=tests python benchmarks/layers.py --picture docs/pictures/layers.png
@@ -74,7 +74,7 @@ def measured(name: str, images: int, rounds: int) -> str:
             began = perf_counter()
             embed_inputs(model, inputs, CPU, also=also)
             seconds.append(perf_counter() - began)
-        if number > 0:  # the first one includes one-off work
+        if number > 0:  # the first round includes one-off work
             without.append(seconds[0])
             with_all.append(seconds[1])
     ratio = median(after / before for before, after in zip(without, with_all, strict=True))

@@ -1,10 +1,10 @@
-"""Cost of the monitor in a real training, and proof that it changes nothing: the same training without and with it.
+"""Cost of the monitor in a real training, and a check that it changes nothing: the training without and with it.
 
     python benchmarks/monitor_cost.py --out runs/monitored
 
-Trains one of timm's test networks on scikit-learn's digits on one thread, so it takes about a minute. Prints the
-seconds spent inside the monitor, measured from outside, in percent of the training's, and whether the weights are bit
-for bit the same; ``dsmi-zoo report --out runs/monitored`` draws the curves.
+Trains one of timm's test networks on scikit-learn's digits on one thread, so it takes about a minute. Prints the time
+spent in calls to the monitor, also as a percentage of the training time, and whether the weights are bit for bit the
+same; ``dsmi-zoo report --out runs/monitored`` draws the curves.
 """
 
 import argparse

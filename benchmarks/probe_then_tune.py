@@ -1,23 +1,23 @@
-"""Whether "probe, then fine-tune three" finds a network that is best after fine-tuning.
+"""Test whether "probe, then fine-tune three" finds a network that is best after fine-tuning.
 
     python benchmarks/probe_then_tune.py [--draws 2] [--out FILE.csv]
 
-Declared before it was run. The 48 networks of the digits zoo and those of the fashion zoo are chosen from for images
-of digits and of Fashion-MNIST, so two of four settings are transfers. A draw is a practitioner's set: 30 images of
-each class, of the part that no network was trained on. The truth is the accuracy of a network that was fine-tuned on
-the whole draw by the recipe of ``dsmi-zoo finetune``, on the ``test`` part, which no rule sees.
+The study was declared before it was run. Rules choose among the 48 networks of the digits zoo or those of the fashion
+zoo, for images of digits or of Fashion-MNIST, so two of four settings are transfers. A draw is a practitioner's set: 30
+images of each class, from the part that no network was trained on. The truth of a network is its accuracy on the
+``test`` part, which no rule sees, after fine-tuning on the whole draw by the recipe of ``dsmi-zoo finetune``.
 
-A rule picks one network, and its regret is the truth of the best of the 48 less that of its pick, in points:
+A rule picks one network, and its regret is the truth of the best of the 48 minus that of its pick, in points:
 
 - ``static``: the highest accuracy on the data set of the networks' training, which stands for the published top-1
 - ``probe``, ``centre``: the highest ``probe_accuracy``, ``centre_accuracy`` on the draw
-- ``tune 3``: of the first three by the probe and the static pick, the best in cross-validation by fine-tuning, as
+- ``tune 3``: the best in cross-validation with fine-tuning, among the first three by the probe and the static pick, as
   ``finetune --top 3`` recommends
 - ``random``: the mean of the 48
 
 "Probe, then tune three" counts as confirmed if the mean regret of ``tune 3`` is at most 1 point and at most half of
-that of ``probe``; as refuted if it is not below those of ``probe`` and of ``static``; else as open. One training is the
-truth, so the best of the 48 is partly lucky: ``again`` is the regret of that network trained with another seed.
+that of ``probe``; as refuted unless it is below those of ``probe`` and ``static``; else as open. The truth comes from
+one training, so the best of the 48 is partly lucky: ``again`` is the regret of that network trained with another seed.
 """
 
 import argparse
@@ -44,7 +44,7 @@ SCORES = ("probe_accuracy", "centre_accuracy")
 
 
 class Setting(NamedTuple):
-    """Networks of a zoo, for a draw of images of a data set."""
+    """One setting: the networks of a zoo, and a draw of images of a data set."""
 
     zoo: str
     dataset: str
@@ -52,7 +52,7 @@ class Setting(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Views, uint8 [n, h, w, 3], and labels: the draw, and the images of the truth."""
+    """Views, uint8 [n, h, w, 3], and labels of the draw and of the test part."""
 
     view: np.ndarray
     labels: np.ndarray
@@ -159,7 +159,7 @@ def after_tuning(
     fold: int,
     cache: Path,
 ) -> np.ndarray:
-    """Return which unseen images a network recognises that was fine-tuned on the others, bool [k]."""
+    """Fine-tune a network on the images ``train``; return which images ``unseen`` it classifies correctly, bool [k]."""
     import torch
 
     from dsmi_zoo.pipeline.embedding.embed import View
@@ -176,7 +176,7 @@ def after_tuning(
 
 
 def studied(pool: Any, setting: Setting, cache: Path) -> pd.DataFrame:
-    """Return the 48 networks of a setting with their scores and accuracies; those not fine-tuned have none."""
+    """Return the 48 networks of a setting with scores and accuracies; only finalists have a cross-validated one."""
     count = len(trained_models(setting.zoo))
     found = pd.DataFrame(pool.map(scored, [(setting, place, cache) for place in range(count)], 1))
     found = found.set_index("place")
@@ -209,7 +209,7 @@ def regrets(found: pd.DataFrame) -> dict[str, float]:
 
 
 def verdict(mean: "pd.Series[float]") -> str:
-    """Return what the declared rule says of the mean regrets."""
+    """Return the verdict of the declared rule on the mean regrets."""
     tune, probe, static = mean[f"tune {TOP}"], mean["probe"], mean["static"]
     if tune >= probe or tune >= static:
         return "refuted"
@@ -217,7 +217,7 @@ def verdict(mean: "pd.Series[float]") -> str:
 
 
 def results(draws: int, cache: Path, out: Path) -> Iterator[tuple[Setting, pd.DataFrame]]:
-    """Yield all settings with their networks; those that ``out`` has are not computed again."""
+    """Yield all settings with their networks; settings that are in ``out`` are not recomputed."""
     done = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=Setting._fields)
     context = get_context("spawn")
     with context.Pool(os.cpu_count()) as pool:

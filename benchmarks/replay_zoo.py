@@ -8,14 +8,14 @@ The catalogue's 1,002 models with their views, the order, the graph (keys, depen
 window, and Dask's scheduler, workers and client are real. A task sleeps for its expected time
 (``pipeline/plan/cost.py``): a row builds its model, waits for its turn on the GPU, keeps it for the forward passes, and
 measures; a view is decoded; weights are cached. There are 3,000 images; the measures take 10.3 s per row on the CPU (4
-s with the scores of 0.1); a GPU has the stated ResNet-18 images per second, and other models scale by their published
-throughputs.
+s with the scores of version 0.1); a GPU processes the stated ResNet-18 images per second, and other models scale by
+their published throughputs.
 
-Prints the total time over max(seconds of all forward passes / GPUs, longest entry), which no schedule can beat; over
-the same with this number of workers (all work / workers) and the longest entry's view, which one core decodes first;
-and the share of the time in which the GPUs compute. ``--spread`` places the first entries: the longest on a GPU each,
-the shortest beside them. Dask's choice of workers differs from run to run, and the ratio with it, by a fifth. Not
-simulated: reading from a disk, and processes that slow each other down.
+Prints two ratios and a share. The first is the total time over max(seconds of all forward passes / GPUs, longest
+entry), which no schedule can beat. In the second the bound also has all work / workers, and the longest entry with its
+view, which one core decodes first. The share is that of the time in which the GPUs compute. ``--spread`` places the
+first entries: the longest on a GPU each, the shortest beside them. The ratios vary by a fifth from run to run, as
+Dask's choice of workers does. Not simulated: reading from a disk, and processes that slow each other down.
 """
 
 import virtual_clock  # before all that imports distributed  # isort: skip
@@ -63,7 +63,7 @@ class ReplayedGraph(ZooGraph):
         super().__init__(client, plan, plan.jobs)
 
     def place(self, number: int) -> str | None:
-        """Return the worker for one of the first entries: the longest of a GPU has the shortest beside it."""
+        """Return the worker for one of the first entries, else None; each GPU gets a long entry and short ones."""
         gpus = len(self._address_of) // self._processes
         process, gpu = divmod(number, gpus)
         if not self._spread or process >= self._processes:
@@ -85,7 +85,7 @@ class ReplayedGraph(ZooGraph):
 
 
 class Replayed(NamedTuple):
-    """The total time over any schedule's bound and over these workers', and the share in which GPUs compute."""
+    """The total time over the bound of any schedule and over that of these workers, and the GPUs' busy share."""
 
     ratio: float
     of_workers: float
@@ -107,7 +107,7 @@ class Steady:
 
 
 def times_of(jobs: Sequence[Job], rate: float) -> dict[str, Times]:
-    """Return the times of each entry on a GPU with this number of ResNet-18 images per second."""
+    """Return the times of each entry on a GPU that processes ``rate`` ResNet-18 images per second."""
     times = {}
     for job in jobs:
         cost = estimate(job, rate, untrained=False)

@@ -1,4 +1,4 @@
-"""What stands for the zoo's tasks in a replay: coroutines that sleep, in a module that every worker imports."""
+"""Stand-ins for the zoo's tasks in a replay: coroutines that sleep, in a module that every worker imports."""
 
 import asyncio
 from collections import defaultdict
@@ -11,7 +11,7 @@ from dsmi_zoo.pipeline.plan.job import Outcome
 
 @dataclass(frozen=True)
 class Times:
-    """Of an entry, in seconds."""
+    """The times of an entry's steps, in seconds."""
 
     build: float
     forward: float
@@ -19,7 +19,7 @@ class Times:
 
     @property
     def alone(self) -> float:
-        """With nothing else running."""
+        """The total time with nothing else running."""
         return self.build + self.forward + self.measure
 
 
@@ -28,7 +28,7 @@ _worked_s: dict[int, float] = defaultdict(float)
 
 
 async def row(name: str, times: Times, processes: int, *_: object) -> Outcome:
-    """What stands for an entry's row."""
+    """Sleep in place of an entry's row, with its turn on the GPU."""
     gpu = get_worker().name // processes
     await asyncio.sleep(times.build)
     async with _turn_on[gpu]:
@@ -39,16 +39,16 @@ async def row(name: str, times: Times, processes: int, *_: object) -> Outcome:
 
 
 async def rest(seconds: float, *_: object) -> None:
-    """What stands for any other task."""
+    """Sleep in place of any other task."""
     await asyncio.sleep(seconds)
 
 
 def begin() -> None:
-    """Forget the GPUs of an earlier replay."""
+    """Reset the GPUs before a replay."""
     _turn_on.clear()
     _worked_s.clear()
 
 
 def worked_s() -> float:
-    """Seconds in which GPUs have computed, of all together."""
+    """Return the seconds in which GPUs have computed, summed over all of them."""
     return sum(_worked_s.values())

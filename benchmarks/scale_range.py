@@ -1,11 +1,11 @@
-"""The range of median distance over sigma within which DSMI says what it can.
+"""The range of median distance over sigma within which DSMI is at least a quarter of its best.
 
     python benchmarks/scale_range.py            two minutes on one core
 
-Each distribution of ``score_errors.py``, and one of nearly collapsed classes, is multiplied so that its median distance
-over sigma is from 0.1 to 10. The table has DSMI(Z;Y) less its null, mean of eight draws, as a share of its greatest
-value over these scales, for ten classes and for the same joined to two; the last line has the range in which every
-share is at least a quarter. ``SENSIBLE_DISTANCES`` of ``pipeline/measures/catalog.py`` is that range, rounded.
+Each distribution of ``score_errors.py``, and one of nearly collapsed classes, is rescaled so that its median distance
+over sigma runs from 0.1 to 10. The table has DSMI(Z;Y) minus its null, averaged over eight draws, as a share of its
+greatest value over these scales, for ten classes and for these merged into two; the last line has the range in which
+every share is at least a quarter. ``SENSIBLE_DISTANCES`` of ``pipeline/measures/catalog.py`` is that range, rounded.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ CASES = {**score_errors.CASES, nearly_collapsed.__name__: nearly_collapsed}
 
 
 def shares(case: str, classes: int) -> pd.Series:
-    """Return the share of the best at each ratio."""
+    """Return DSMI minus its null at each ratio, as a share of the greatest."""
     found = np.zeros(len(RATIOS))
     for draw in range(DRAWS):
         points, labels = CASES[case](np.random.default_rng([3, draw]))

@@ -4,11 +4,11 @@
     python benchmarks/score_costs.py 1000 512 5        # points, dimensions, rounds
     python benchmarks/score_costs.py growth            # exponents of each value, as CSV; two minutes
 
-What several scores share (distances, decompositions, halves) is computed first and has its own lines; the others are
-what a score adds. A value that belongs to another, such as the spread of the null, costs nothing after it. Medians over
-the rounds; one thread, so that seconds of the processor are those of the work. Growth: the exponent b of seconds ~
-size^b over three sizes in n, d and classes, each around n = 2,000, d = 512 and 20 classes, empty where a value takes
-less than 20 ms. LiDAR has two rows of each image.
+Parts that several scores share (distances, decompositions, halves) are computed first and have their own lines; the
+other lines are what a score adds. A value that comes with another, such as the spread of the null, costs nothing more.
+Figures are medians over the rounds, on one thread, so that processor time is the time of the work. ``growth`` prints
+the exponent b of seconds ~ size^b over three sizes in n, d and classes, each around n = 2,000, d = 512 and 20 classes;
+it is empty where a value takes less than 20 ms. LiDAR gets two rows of each image.
 """
 
 import os
@@ -49,7 +49,7 @@ LEAST_S = 0.02
 
 
 def example(n: int, d: int, classes: int, seed: int, repeats: int = 1) -> MeasureContext:
-    """Return an embedding of random vectors around the centres of their classes."""
+    """Return the context of random vectors around their class centres, with ``repeats`` rows per image."""
     rng = np.random.default_rng(seed)
     images = np.arange(n) // repeats
     labels = images % classes
@@ -75,14 +75,14 @@ def seconds(context: MeasureContext, with_errors: bool = True) -> dict[str, floa
 
 
 def growth() -> None:
-    """Print how each value's cost grows."""
+    """Print how each value's cost grows, as CSV."""
 
     def costs(**size: int) -> dict[str, float]:
         spent = seconds(example(**TYPICAL | size, seed=0), with_errors=False)
         repeated = example(**TYPICAL | size, seed=0, repeats=2)
         return spent | {"lidar": seconds(repeated, with_errors=False)["lidar"]}
 
-    costs(n=1_200, d=16)  # imports, also those for large eigenproblems
+    costs(n=1_200, d=16)  # warm-up: imports, also those for large eigenproblems
     typical = costs()
     found = {
         axis: [(size, costs(**{axis: size})) for size in sizes] for axis, sizes in GROWTH.items()
@@ -101,14 +101,14 @@ def growth() -> None:
 
 
 def main() -> None:
-    """Print the table, the dearest first, and the sums."""
+    """Print the table, the most expensive first, and the sums."""
     if sys.argv[1:] == ["growth"]:
         growth()
         return
     given = [int(word) for word in sys.argv[1:]]
     n, d, rounds = (*given, *(N, D, ROUNDS)[len(given) :])
     rng = np.random.default_rng(0)
-    # Imports and first calls.
+    # Warm-up: imports and first calls.
     measure(
         rng.standard_normal((1_200, 16)), np.arange(1_200) % 3, input_clusters=np.arange(1_200) % 4
     )

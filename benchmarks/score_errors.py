@@ -48,7 +48,7 @@ def rectified(rng: np.random.Generator) -> Draw:
 
 
 def heavy_tailed(rng: np.random.Generator) -> Draw:
-    """Return overlapping classes with lengths as of Student's t with 4 degrees of freedom."""
+    """Return overlapping classes that spread as a multivariate Student's t with 4 degrees of freedom."""
     labels = np.repeat(np.arange(CLASSES), PER_CLASS)
     lengths = np.sqrt(4 / rng.chisquare(4, size=(len(labels), 1)))
     return CENTRES[labels] + 2 * lengths * rng.normal(size=(len(labels), WIDTH)), labels

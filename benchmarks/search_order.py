@@ -1,10 +1,10 @@
-"""Which order finds good models in a short time: cheapest first, or first those that no cheaper one beats.
+"""Comparison of two search orders in a short time: cheapest first, or first those that no cheaper one beats.
 
     python benchmarks/search_order.py
 
-Takes the published table of 2025. GMACs stand for the time, top-1 accuracy for prior knowledge, and the accuracy on
-ImageNet-Sketch, -R and -A for that on one's own images. A line has the share of the time that all models would take,
-and for each order the best accuracy among the models that fit, as points below the best of all.
+Uses the published table of 2025. GMACs stand for the time, top-1 accuracy for prior knowledge, and the accuracy on
+ImageNet-Sketch, -R and -A for that on one's own images. A line has a time limit, as a share of the time of all models,
+and for each order the best accuracy among the models that fit into it, in points below the best of all.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""How often a search loses the model that is best on all images, what that costs, and how many images it spends.
+"""Risk and cost of a search: how often it drops the model that is best on all images, accuracy lost, images spent.
 
     dsmi-zoo run --out runs/digits
     dsmi-zoo run --catalog fashion --out runs/fashion
@@ -7,17 +7,17 @@
     python benchmarks/search_risk.py               only simulated models
     python benchmarks/search_risk.py hits.npz      arrays ``hits``, bool [models, images], and ``labels``, [images]
 
-A population has the hits of a run's probes: images drawn with replacement, class by class, so that the largest
-class has ``--images`` and the others fall geometrically to 1/skew of that; with ties, half of the models are the best
-one with its hits permuted among a fifth of the images of each class, so that all are equally good. Models whose skill
+A population has the hits of a run's probes on images drawn with replacement, class by class: the largest class has
+``--images``, and the others fall geometrically to 1/skew of that. With ties, half of the models are copies of the best
+one whose hits are permuted among a fifth of the images of each class, so that all are equally good. Models whose skill
 differs between classes are simulated, too. Each draw has another population, other models and another choice of
 images. With ``--refit`` the images are the run's, and each stage fits the probes to its images, as a search does. A
-file of hits is taken as it is.
+file of hits is used unchanged.
 
 Rules: ``now`` is the search's; ``before`` took equally many images of each class and tested at 5% in each stage. A line
 has the share of draws in which a model that is best on all images was dropped, with the standard error of the
-simulation; the share in which all of them were, so that accuracy was lost; the mean and greatest loss in percentage
-points; the models left on all images; and the images spent, in percent of all models on all images.
+simulation; the share in which all best models were, so that accuracy was lost; the mean and greatest loss in percentage
+points; the share of models left for all images; and the images spent, in percent of all models on all images.
 """
 
 import argparse
@@ -65,12 +65,12 @@ def kept_by_stage_tests(hits: np.ndarray) -> np.ndarray:
 def search(
     fit: Fit, models: int, labels: np.ndarray, metric: str, rule: str, seed: int
 ) -> tuple[np.ndarray, int]:
-    """Return the models that a search has left for all images, and the images that all its stages spent.
+    """Return the models that a search keeps for all images, and the number of images that it spends in total.
 
     Parameters
     ----------
     fit
-        Hits of some models on some images.
+        A function that returns the hits of some models on some images.
     labels
         The class of each image, numbered from 0, each with at least one image.
     """
@@ -122,7 +122,7 @@ def simulated(models: int, labels: np.ndarray, rng: np.random.Generator) -> np.n
 
 
 def crossed() -> tuple[np.ndarray, np.ndarray]:
-    """Return hits of models of which the best one is not the best on the mean over the classes, and labels."""
+    """Return hits and labels for which the most accurate model is not the best in the mean over the classes."""
     sizes = np.rint(np.geomspace(4677, 250, 8)).astype(int)
     labels, rng = np.repeat(np.arange(8), sizes), np.random.default_rng(22)
     skill = rng.normal(1.6, 0.05, (8, 1)) + rng.normal(0, 0.3, (8, 8))
@@ -173,7 +173,7 @@ def one_draw(
 
 
 def on_hits(hits: np.ndarray, labels: np.ndarray, seed: int) -> Iterator[dict]:
-    """Yield the outcomes of all rules and metrics, for predictions that do not change."""
+    """Yield the outcomes of all rules and metrics, with the same hits in every stage."""
     for metric, rule in product(("accuracy", "balanced_accuracy"), ("now", "before")):
         yield one_draw(lambda m, i: hits[np.ix_(m, i)], hits, labels, metric, rule, seed)
 

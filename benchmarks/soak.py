@@ -1,4 +1,4 @@
-"""Half an hour of accidents: is every row there at the end, once, and correct?
+"""Soak test: after half an hour of accidents, is every row there exactly once, and correct?
 
 Run a small zoo repeatedly while workers and drivers are killed and suspended, the disk fills up, bits of the cache and
 of rows flip, and two drivers start at the same instant; after each round let the same command finish undisturbed, and
@@ -6,9 +6,9 @@ compare every row with an undisturbed run::
 
     python benchmarks/soak.py --minutes 30
 
-Each round has its own folder, on a small file system in memory where this process may mount one (as root); only there
-can the disk be full. Prints one line per round, and at the end a table of the accidents and results, also as
-``soak.json``. The exit code is 1 if any row was wrong, lost or duplicated, or a process was left.
+Each round has its own folder, on a small file system in memory if this process may mount one (as root); only there can
+the disk fill up. Prints one line per round, and at the end a table of the accidents and results, also as ``soak.json``.
+The exit code is 1 if any row was wrong, lost or duplicated, or a process was left running.
 """
 
 import argparse
@@ -64,7 +64,7 @@ class Round:
         self.empty_at = 0.0
 
     def command(self, *more: str) -> list[str]:
-        """The command, as a user would type it."""
+        """Return the command, as a user would type it."""
         program = str(Path(sys.executable).with_name("dsmi-zoo"))
         run = [
             program,
@@ -104,7 +104,7 @@ class Round:
                 self.start()
 
     def workers(self) -> list[psutil.Process]:
-        """Return the processes below the drivers."""
+        """Return all descendants of the drivers."""
         found = []
         for driver in self.drivers:
             with suppress(psutil.NoSuchProcess):
@@ -112,7 +112,7 @@ class Round:
         return found
 
     def kill_a_worker(self) -> bool:
-        """Kill a process below a driver."""
+        """Kill a descendant of a driver."""
         workers = self.workers()
         if workers:
             with suppress(psutil.NoSuchProcess):
@@ -120,14 +120,14 @@ class Round:
         return bool(workers)
 
     def kill_a_driver(self) -> bool:
-        """Kill a driver; another one replaces it."""
+        """Kill a driver; ``run`` starts others once all have ended."""
         running = [driver for driver in self.drivers if driver.poll() is None]
         if running:
             self.rng.choice(running).kill()
         return bool(running)
 
     def suspend_a_worker(self) -> bool:
-        """Suspend a process below a driver for a while, or until the round ends."""
+        """Suspend a descendant of a driver for a while, or until the round ends."""
         workers = self.workers()
         if workers:
             chosen = self.rng.choice(workers)
@@ -200,7 +200,7 @@ class Round:
             self.filler.unlink()
 
     def run(self) -> None:
-        """Cause accidents and restart drivers until the time is over or all is computed; then let the run finish."""
+        """Cause accidents until the time is over, restarting drivers when all have ended; then let the run finish."""
         end = time.monotonic() + CHAOS_S
         self.begin()
         while time.monotonic() < end:
@@ -219,7 +219,7 @@ class Round:
         self.drivers.clear()
 
     def finish(self) -> int:
-        """Return the exit code of the same run, undisturbed; at first a killed driver may seem alive."""
+        """Return the exit code of the same run, undisturbed; retry, as a killed driver may seem alive at first."""
         for _ in range(4):
             with self.log.open("ab") as log:
                 code = subprocess.run(
@@ -257,7 +257,7 @@ def problems(out: Path, right: pd.DataFrame) -> list[str]:
 
 
 def left_over(token: str) -> list[str]:
-    """Return our processes that are still running after a while."""
+    """Return our processes that are still running after ``ENDS_WITHIN_S``."""
     deadline = time.monotonic() + ENDS_WITHIN_S
     while found := list(_ours(token)):
         if time.monotonic() > deadline:
@@ -289,7 +289,7 @@ def room(base: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def main() -> int:
-    """Soak."""
+    """Run the rounds; return 1 if there was any problem."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

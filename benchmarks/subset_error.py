@@ -1,10 +1,10 @@
-"""How much of the sampling error of DSMI(Z;Y) comes from its random subsets, and how much from the images.
+"""Sampling error of DSMI(Z;Y) that comes from its random subsets, and that from the images.
 
     python benchmarks/subset_error.py           two minutes on one core
 
-For three distributions of ``score_errors.py`` (300 points of 10 classes, scaled so that the median distance is sigma),
-the standard deviation over 40 draws: of DSMI over seeds on the same images, and over fresh images and seeds, with 5 and
-with 50 repetitions; and of DSMI less its null, which shares the subsets, beside its median stated error.
+The table has standard deviations over 40 draws for three distributions of ``score_errors.py`` (300 points of 10
+classes, scaled so that the median distance is sigma): of DSMI over seeds on the same images, and over fresh images and
+seeds, with 5 and 50 repetitions; and of DSMI minus its null, which shares the subsets, beside its median stated error.
 """
 
 import numpy as np

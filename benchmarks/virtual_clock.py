@@ -1,7 +1,7 @@
 """Dask's scheduler, workers and client in one process, on a clock that jumps from one event to the next.
 
-Import this module before ``distributed``: it replaces the functions of ``time``, which Dask looks up at its import.
-Tasks are coroutines that sleep; an hour of theirs passes in the time that Dask needs for its decisions.
+Import this module before ``distributed``: it replaces the functions of ``time``, which Dask looks up on import.
+Tasks are coroutines that sleep; an hour of sleep passes in the time that Dask needs for its decisions.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ QUIET = {
     "distributed.comm.timeouts.connect": "1000 days",
     "distributed.scheduler.dashboard.status.task-stream-length": 10,
 }
-# Passes with every poll, or a timer shorter than the clock's resolution would never fire
+# Added to the clock at every poll; without it, a timer shorter than the clock's resolution would never fire
 ROUNDING_S = 1e-8
-SETTLED_AFTER = 20  # polls, of a millisecond each, of an idle loop: it waits for a short timer
+SETTLED_AFTER = 20  # idle polls of a millisecond each; after them, the loop waits for a short timer
 SHORT_S = 0.002
 
 
@@ -52,7 +52,7 @@ class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
         self._put, self._dealt_with = 0, -1
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Return the next item; the caller has processed the one before."""
+        """Return the next item; a call means that the previous one has been processed."""
         self._dealt_with += 1
         return super().get()
 
@@ -67,14 +67,14 @@ class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
 
 
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Sets the clock to the loop's next timer instead of waiting for it, once the reader of the queue waits too."""
+    """A selector that sets the clock to the loop's next timer instead of waiting, once the queue's reader waits too."""
 
     def __init__(self, queue: WaitedFor) -> None:
         super().__init__()
         self._queue, self._looks = queue, 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        """Return events; without any, and with nothing else to do, make the clock jump."""
+        """Return events; if there are none and nothing else to do, make the clock jump."""
         global _now_s
         _now_s += ROUNDING_S
         nobody_works = self._queue.is_waited_for()
@@ -105,7 +105,7 @@ class _AtOnce:
 
 
 async def _in_the_loop(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call in the loop what Dask calls in a thread, during which the clock would jump."""
+    """Call the function in the loop; Dask calls it in a thread, during which the clock would jump."""
     return function(*arguments, **named)
 
 
@@ -117,7 +117,7 @@ for _module in [module for name, module in sys.modules.items() if name.startswit
 def with_cluster(
     workers: int, drive: Callable[[Client, WaitedFor], Any], settings: Mapping[str, Any]
 ) -> Any:
-    """Call ``drive`` in a thread with a client of this number of single-threaded workers, and return its result.
+    """Call ``drive`` in a thread with a client of ``workers`` single-threaded workers, and return its result.
 
     Workers are named 0, 1, ...; ``drive`` may wait only for the queue. ``settings`` are Dask's.
     """

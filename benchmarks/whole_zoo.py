@@ -1,4 +1,4 @@
-"""Run a whole catalogue, with each of its networks really built, embedded and measured.
+"""Run of a whole catalogue, in which each network is really built, embeds the images and is measured.
 
 Runs all entries of ``imagenet-2023`` with random weights on 20 photographs (crops of four that scikit-image ships), and
 prints the results::
@@ -7,7 +7,7 @@ prints the results::
 
 The same command resumes where it was stopped, by ``--minutes`` or otherwise. The output is also in
 ``OUT/whole-zoo.md``: rows, failures with their reasons, seconds by family, and the peak memory of the command with all
-its processes, and of one of them (sampled twice a second, over all runs into the same OUT).
+its processes, and of the largest one (sampled twice a second, over all runs into the same OUT).
 """
 
 import argparse
@@ -34,7 +34,7 @@ STOPS_WITHIN_S = 120
 
 
 def write_images(root: Path) -> None:
-    """Write five crops of each photograph, of seed 0, into one folder per class."""
+    """Write five random crops (seed 0) of each photograph into one folder per class."""
     rng = np.random.default_rng(0)
     for name in PHOTOGRAPHS:
         photograph = Image.fromarray(getattr(skimage.data, name)())
@@ -53,7 +53,7 @@ def run(command: Sequence[str], minutes: float) -> tuple[int, dict[str, float]]:
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             if time.monotonic() > until:
-                process.terminate()  # a shell lets its background commands ignore Ctrl-C
+                process.terminate()  # not SIGINT, which shells make background commands ignore
                 process.wait(STOPS_WITHIN_S)
                 break
             for kind, held in held_by(process.pid).items():

@@ -1,15 +1,15 @@
-"""Why DSMI may order networks wrongly: its two terms, with labels coarser than what the networks separate.
+"""Why DSMI may misorder networks: its two terms when labels are coarser than the classes that the networks separate.
 
     python benchmarks/why_dsmi.py --simulated docs/pictures/why-dsmi.png       half a minute
     python benchmarks/why_dsmi.py --lites                three networks with ImageNet weights
     python benchmarks/why_dsmi.py --seeds 0              trains and measures 96 networks: about five minutes
     python benchmarks/why_dsmi.py --seeds 1 2 --forms    the test of the three forms of docs/why-dsmi.md
 
-DSMI is the entropy of random subsets of a class's size (``random``) less that of the classes (``within``). The networks
-of the digits and fashion zoos are scored by their ten classes, and by these joined to five, three and two (label
-modulo 5, 3, 2). The first table has Spearman's rho with top-1 accuracy on ten classes of ``random``, minus ``within``
-and DSMI, for three kernels: the paper's, that of the directions from the mean (``angular``), and the nearest
-neighbours'. The second relates the terms to what else differs.
+DSMI is the entropy of random subsets of a class's size (``random``) minus that of the classes (``within``). The
+networks of the digits and fashion zoos are scored on their ten classes, and on these merged into five, three and two
+(label modulo 5, 3, 2). The first table has Spearman's rho of ``random``, -``within`` and DSMI with top-1 accuracy on
+ten classes, for three kernels: the paper's, one on the directions from the mean (``angular``), and one on nearest
+neighbours. The second table relates the terms to other properties of the networks.
 """
 
 import argparse
@@ -85,13 +85,13 @@ def terms(entropies: SubsetEntropies, labels: Labels) -> tuple[float, float]:
 
 
 def share(context: MeasureContext, labels: Labels) -> float:
-    """Return the share of the attainable that the classes explain: 1 - within / random, angular."""
+    """Return angular DSMI as a share of what is attainable: 1 - within / random."""
     at_random, within = terms(angular(context), labels)
     return 1 - within / at_random
 
 
 def masked(context: MeasureContext, labels: Labels) -> float:
-    """Return minus the entropy that the graph of neighbours gains where edges between classes are cut."""
+    """Return minus the entropy that the neighbour graph gains when edges between classes are cut."""
     kernel = adaptive_kernel(angular_points(context).squares)
     entropies = []
     for one in (kernel * (labels[:, None] == labels), kernel):
@@ -101,7 +101,7 @@ def masked(context: MeasureContext, labels: Labels) -> float:
 
 
 def cosine_entropy(context: MeasureContext, labels: Labels) -> float:
-    """Return DSE of the rows' directions at a sigma of 0.3 of their median distance; no labels."""
+    """Return DSE of the rows' directions at a sigma of 0.3 of their median distance; labels are ignored."""
     points = context.direction_points
     entropies = SpectralEntropies(points, 0.3 * points.median_distance(0), context.settings)
     return entropies.of([np.arange(len(labels))])[0].value
@@ -115,7 +115,7 @@ FORMS: dict[str, Callable[[MeasureContext, Labels], float]] = {
 
 
 def scored(Z: NDArray[np.float32], labels: Labels, forms: bool) -> pd.DataFrame:
-    """Return the terms, and the forms, for each number of classes."""
+    """Return the terms, and with ``forms`` the three forms and the rival scores, for each number of classes."""
     context = MeasureContext(Z, labels, None, None, MeasureSettings())
     entropies = {kernel: make(context) for kernel, make in KERNELS.items()}
     rows = []
@@ -176,7 +176,7 @@ def embedding_of(entry: ModelEntry, weights: Path, view: NDArray[np.uint8]) -> N
 
 
 def of_lites(folder: Path) -> pd.DataFrame:
-    """Return the terms for the three EfficientNet-Lites on crops of ten photographs, the fine classes."""
+    """Return the terms for the three EfficientNet-Lites on crops of ten photographs; each photograph is a class."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from real_weights import LITE, lite_weights, photograph
 
@@ -205,7 +205,7 @@ def of_lites(folder: Path) -> pd.DataFrame:
 
 
 def simulated(width: int = 64) -> pd.DataFrame:
-    """Return the terms for ever better networks, which separate 10 or 100 fine classes of Gaussian points."""
+    """Return the terms for simulated networks that separate 10 or 100 fine Gaussian classes ever better."""
     parts = []
     for fine in FINE:
         for separation in SEPARATIONS:
@@ -220,7 +220,7 @@ def simulated(width: int = 64) -> pd.DataFrame:
 
 
 def picture(table: pd.DataFrame, path: Path) -> None:
-    """Draw DSMI over the separation of the fine classes, for labels as fine and coarser."""
+    """Draw DSMI against the separation of the fine classes, for 10 and for 2 labels."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, len(KERNELS), sharex=True)
     for kernel, part in zip(KERNELS, axes, strict=True):
@@ -265,7 +265,7 @@ def tested(table: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
 
 
 def correlations(table: pd.DataFrame, names: Sequence[str], target: str) -> pd.Series:
-    """Return the mean over seeds of Spearman's rho of columns with a target."""
+    """Return the mean over seeds of Spearman's rho between each column and ``target``."""
     of_seeds = [
         pd.Series({n: rho(p[n], p[target]) for n in names}) for _, p in table.groupby("seed")
     ]
@@ -274,7 +274,7 @@ def correlations(table: pd.DataFrame, names: Sequence[str], target: str) -> pd.S
 
 
 def decomposition(table: pd.DataFrame) -> pd.DataFrame:
-    """Return rho with top-1 of each term and of DSMI, mean over seeds."""
+    """Return the mean rho over seeds of each term, and of DSMI, with top-1 accuracy."""
     found = {}
     for classes, part in table.groupby("classes", sort=False):
         for kernel in KERNELS:

@@ -1,10 +1,10 @@
-"""Start-up time and cost of workers, forked from a process with torch and timm, or spawned.
+"""Start-up time and cost of workers that are forked from a process with torch and timm, or spawned.
 
     python benchmarks/worker_start.py [--workers 2 12]
 
-For each way of starting: seconds until every worker of a cluster has run a model, for the first cluster of a process
-and for a second one; memory (Pss) of each worker; and processor-seconds of a whole ``dsmi-zoo run`` of one model and
-20 images, including those of processes that it leaves behind.
+Prints for each start method: seconds until every worker of a cluster has run a model, for the first cluster of a
+process and for a second one; memory (Pss) of a worker; and processor-seconds of a whole ``dsmi-zoo run`` of one model
+and 20 images, including those of processes that it leaves behind.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RUN = ("run", "--models", "test_vit.100x3", "--images-per-class", "2")
 
 
 def run_a_model() -> int:
-    """Import torch and timm, unless imported, and pass an image through a network."""
+    """Pass an image through a network, after importing torch and timm if needed; return the process id."""
     import timm
     import torch
 
@@ -90,9 +90,8 @@ def main() -> None:
         return
     ctypes.CDLL(None).prctl(BECOME_SUBREAPER, 1, 0, 0, 0)
     for way in WAYS:
-        for (
-            workers
-        ) in options.workers:  # each in a separate process: a server would serve the next one too
+        for workers in options.workers:
+            # Each in a separate process: a fork server would also serve the next cluster.
             alone = [sys.executable, __file__, "--only", way, "--workers", str(workers)]
             subprocess.run(alone, check=True)
     for _ in range(2):
