@@ -65,7 +65,7 @@ BINS = (2, 5, 10)
 N, D, CLASSES = 3000, 1024, 20
 ROUNDS = 5
 THE_SIX = ("dse_z", "dsmi_z_y", "dsmi_z_x", "cse_z", "csmi_z_y", "csmi_z_x")
-THEIRS = tuple(one.name for one in COMPARISONS)
+COMPARISON_SCORES = tuple(one.name for one in COMPARISONS)
 BAR_SCALES = (0.02, 0.1, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -153,7 +153,7 @@ def values() -> None:
             print(f"  {kind:9} {scale:5} {worst[0]:.1e} {worst[1]:.1e}", flush=True)
 
 
-def three_thousand() -> tuple[Array, Classes, Array, Classes]:
+def example_3000() -> tuple[Array, Classes, Array, Classes]:
     """Return an embedding, its labels, inputs the size of small photographs, and their clusters."""
     Z, labels = of_kind("Gaussian", N, D, CLASSES)
     generator = np.random.default_rng(2)
@@ -166,7 +166,7 @@ def three_thousand() -> tuple[Array, Classes, Array, Classes]:
 
 def six() -> None:
     """Print the time of all six measures."""
-    Z, labels, X, clusters = three_thousand()
+    Z, labels, X, clusters = example_3000()
     measure(Z[:1200], labels[:1200])  # imports on first use
     runs = []
     for _ in range(ROUNDS):
@@ -189,7 +189,7 @@ def six() -> None:
 
 def ways() -> None:
     """Print the time of DSE by each method, and of the flops of LAPACK's reduction at the speed of a matrix product."""
-    Z, _, _, _ = three_thousand()
+    Z, _, _, _ = example_3000()
     kernel = gaussian_kernel(squared_distances(as_points(Z).values), np.sqrt(D))
     truth = kernel_entropy(kernel.copy(), 1)
     spectral_entropy_by_lanczos(Z[:1200], np.sqrt(D), 1, 0.005, 0)  # imports on first use
@@ -241,7 +241,7 @@ def ways() -> None:
 
 def row() -> None:
     """Print the time of a row, by default and with all scores, against the reference's six measures."""
-    Z, labels, X, clusters = three_thousand()
+    Z, labels, X, clusters = example_3000()
     # Imports on first use.
     measure(Z[:1200], labels[:1200], input_clusters=clusters[:1200])
     runs = []
@@ -337,7 +337,7 @@ def fifty() -> None:
     large(50_000)
 
 
-def fifty_thousand() -> tuple[Array, Classes]:
+def example_50000() -> tuple[Array, Classes]:
     """Return 5,000 points repeated ten times, float32, and labels of ten classes that each hold every point once."""
     Z, _ = of_kind("Gaussian", 5_000, D, CLASSES)
     return np.tile(Z.astype(np.float32), (10, 1)), np.repeat(np.arange(10), 5_000)
@@ -350,7 +350,7 @@ def memory() -> float:
 
 def repeated() -> None:
     """Print time, memory and error of DSE of 50,000 points."""
-    Z, _ = fifty_thousand()
+    Z, _ = example_50000()
     seconds, found = timed(diffusion_spectral_entropy_estimate, Z, tolerance=0.02)
     print(f"DSE, n = 50000: {seconds:.0f} s, greatest memory {memory():.2f} GiB", flush=True)
     truth = diffusion_spectral_entropy(Z[:5_000], method="exact")
@@ -362,7 +362,7 @@ def repeated() -> None:
 
 def classes() -> None:
     """Print time, memory and standard error of DSMI(Z;Y) of 50,000 points, by method."""
-    Z, labels = fifty_thousand()
+    Z, labels = example_50000()
     for method in ("lanczos", "auto"):
         seconds, found = timed(
             diffusion_spectral_mutual_information_estimate,
@@ -401,7 +401,7 @@ def forward() -> None:
                 scores=[one.name for one in (*DIAGNOSTICS, *MEASURES)],
             )[0]
         )
-        scores.append(timed(measure, points, labels, scores=THEIRS)[0])
+        scores.append(timed(measure, points, labels, scores=COMPARISON_SCORES)[0])
     print(
         f"n = 1000, median of 3: forward pass of tf_efficientnet_lite0 {median(passes):.2f} s, measures "
         f"{median(measures):.2f} s, comparison scores {median(scores):.2f} s"
@@ -439,13 +439,13 @@ def spread() -> None:
         alone = median(timed(diffusion_spectral_mutual_information, Z, labels)[0] for _ in range(5))
         points = as_points(Z)
         points.squares  # noqa: B018
-        whole = median(timed(extras, points, labels)[0] for _ in range(5))
+        whole = median(timed(null_and_error, points, labels)[0] for _ in range(5))
         print(
             f"n = {n}: DSMI {alone:.3f} s; null with spread and standard error {whole:.3f} s, {whole / alone:.1f} times"
         )
 
 
-def extras(points: Any, labels: Classes) -> None:
+def null_and_error(points: Any, labels: Classes) -> None:
     """Compute what a row needs beyond DSMI: a null of ten permutations, and the standard error."""
     from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
     from dsmi_zoo.pipeline.measures.dse.subsets import SpectralEntropies, sampling_error

@@ -70,16 +70,16 @@ class EmptyGraph(ZooGraph):
             return super().task(kind, name, identity, priority, nothing, *needed)
         job, out = self._jobs[name], self._config.folder
         work = partial(Attempts(out, "row", job.slug).run, empty_row, job, out)
-        return super().task(kind, name, identity, priority, after, work, *needed)
+        return super().task(kind, name, identity, priority, run_after_dependencies, work, *needed)
 
 
-def after(work: partial[Outcome], *_: object) -> Outcome:
+def run_after_dependencies(work: partial[Outcome], *_: object) -> Outcome:
     """Run ``work`` after its dependencies, the other arguments."""
     done: Outcome = work()
     return done
 
 
-def entries(count: int) -> list[Job]:
+def make_jobs(count: int) -> list[Job]:
     """Return ``count`` jobs of different cost, which share 80 views."""
     same = {
         "crop_pct": 1,
@@ -121,7 +121,7 @@ def main() -> None:
         subset = Subset(
             ImageArray("two", ("a", "b"), np.arange(2), np.zeros((2, 4, 4), np.uint8)), 1, 0, "two"
         )
-        jobs = entries(options.models)
+        jobs = make_jobs(options.models)
         plan = Plan(config, subset, tuple(jobs))
         with open_workers(ComputeSettings(workers=options.workers), out) as workers:
             workers.client.wait_for_workers(options.workers)

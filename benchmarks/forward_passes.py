@@ -49,7 +49,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     ratios: dict[str, list[float]] = {"usual": [], "images": []}
     for name in arguments.models:
-        rate, difference = measured(name, arguments.rounds)
+        rate, difference = measure_network(name, arguments.rounds)
         for order, of_order in ratios.items():
             of_order.append(rate["both"] / rate[order])
         rates = " | ".join(f"{rate[order]:.1f}" for order in ORDERS)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def measured(name: str, rounds: int) -> tuple[dict[str, float], float]:
+def measure_network(name: str, rounds: int) -> tuple[dict[str, float], float]:
     """Return images per second in each format, and the greatest change of the embeddings, in standard deviations."""
     torch.manual_seed(0)
     model = timm.create_model(name).eval()

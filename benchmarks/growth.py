@@ -51,7 +51,7 @@ def example(n: int, d: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     return generator.standard_normal((n, d), dtype=np.float32) + centres[labels] / 2, labels
 
 
-def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
+def workload(what: str, sizes: dict[str, int]) -> Callable[[], object]:
     """Return the function to time, after all imports."""
     import torch  # noqa: F401 - or large eigenproblems would load it while timed
 
@@ -79,7 +79,7 @@ def measured(what: str, sizes: dict[str, int]) -> Callable[[], object]:
     return lambda: (entropy(Z, sigma), information(Z, labels[:, None], gaussian_kernel_sigma=sigma))
 
 
-def reported(rows_wanted: int, folder: Path) -> Callable[[], object]:
+def report_workload(rows_wanted: int, folder: Path) -> Callable[[], object]:
     """Return a function that writes a report of synthetic rows; beyond a whole zoo, they repeat under other names."""
     from synthetic_rows import RUN, synthetic_rows
 
@@ -99,11 +99,11 @@ def reported(rows_wanted: int, folder: Path) -> Callable[[], object]:
     return lambda: write_page(rows, RUN, folder)
 
 
-def one(what: str, sizes: dict[str, int]) -> Point:
+def measure_here(what: str, sizes: dict[str, int]) -> Point:
     """Measure seconds and MiB of one figure in this process."""
     with tempfile.TemporaryDirectory() as folder:
         is_page = what in ("report", "page")
-        work = reported(sizes["rows"], Path(folder)) if is_page else measured(what, sizes)
+        work = report_workload(sizes["rows"], Path(folder)) if is_page else workload(what, sizes)
         began, processor = time.perf_counter(), time.process_time()
         work()
         found = {
@@ -130,7 +130,7 @@ def until_usable(page: Path) -> float:
     return sorted(seconds)[1]
 
 
-def of_a_run(entries: int) -> Point:
+def measure_run(entries: int) -> Point:
     """Measure a run of empty entries, with the driver's memory."""
     command = [sys.executable, str(HERE / "empty_models.py"), "--models", str(entries)]
     output = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -143,7 +143,7 @@ def of_a_run(entries: int) -> Point:
 def point(what: str, axis: str, size: int) -> Point:
     """Measure one figure in a separate process."""
     if what == "run":
-        return {"size": size} | of_a_run(size)
+        return {"size": size} | measure_run(size)
     sizes = {"rows": size} if axis == "rows" else TYPICAL | {axis: size}
     if axis == "classes":
         sizes["n"] = max(sizes["n"], 4 * size)
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(one(*json.loads(options.one))))
+        print(json.dumps(measure_here(*json.loads(options.one))))
         return
     if options.only == ["page"]:
         print(pages(options.most))

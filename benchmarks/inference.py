@@ -189,10 +189,10 @@ def differences() -> None:
     heads = ["zoo", "truth", "rho of both", "correlation of errors", "before: told apart (%)"]
     table([*heads, "after: told apart (%)"], rows)
     print()
-    together()
+    simultaneous()
 
 
-def together() -> None:
+def simultaneous() -> None:
     """Print how often simultaneous intervals hold: of all pairs, of the best found against the others, and of ranks."""
     rows = []
     zoo = {
@@ -260,10 +260,10 @@ def partial() -> None:
                     )
                     value = float(stats.pearsonr(left_x, left_y)[0])
                     small = small_sample(family, influence_on_spearman(left_x, left_y))
-                    anew = resampled_partial(x, y, given, drawn_by.counts, family)
+                    refitted_draws = resampled_partial(x, y, given, drawn_by.counts, family)
                     for drawn, hits in (
                         (drawn_by.pearson(left_x, left_y), before),
-                        (anew, refitted),
+                        (refitted_draws, refitted),
                     ):
                         p = interval(value, drawn, small, len(x))[1]
                         hits.append(p is not None and p < LEVEL)

@@ -58,10 +58,10 @@ def main() -> None:
     print("| network | blocks | without, s | with all, s | ratio | equal bits |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in arguments.models:
-        print(measured(name, arguments.images, arguments.rounds), flush=True)
+        print(measure_network(name, arguments.images, arguments.rounds), flush=True)
 
 
-def measured(name: str, images: int, rounds: int) -> str:
+def measure_network(name: str, images: int, rounds: int) -> str:
     """Return a line of the table."""
     torch.manual_seed(0)
     model = timm.create_model(name).eval()

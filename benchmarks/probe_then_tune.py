@@ -51,7 +51,7 @@ class Setting(NamedTuple):
     draw: int
 
 
-class Drawn(NamedTuple):
+class DrawnImages(NamedTuple):
     """Views, uint8 [n, h, w, 3], and labels of the draw and of the test part."""
 
     view: np.ndarray
@@ -60,7 +60,7 @@ class Drawn(NamedTuple):
     test_labels: np.ndarray
 
 
-def drawn(setting: Setting, cache: Path) -> Drawn:
+def draw_images(setting: Setting, cache: Path) -> DrawnImages:
     """Return the images of a setting."""
     first = trained_models(setting.zoo)[0]
     assert first.preprocessing is not None
@@ -74,7 +74,7 @@ def drawn(setting: Setting, cache: Path) -> Drawn:
         rng.permutation(np.flatnonzero(labels == one))[:PER_CLASS] for one in np.unique(labels)
     ]
     numbers = np.sort(np.concatenate(of_classes))
-    return Drawn(view[numbers], labels[numbers], test_view, test_labels)
+    return DrawnImages(view[numbers], labels[numbers], test_view, test_labels)
 
 
 def network(setting: Setting, place: int, cache: Path) -> Any:
@@ -104,7 +104,7 @@ def scored(task: tuple[Setting, int, Path]) -> dict[str, Any]:
 
     setting, place, cache = task
     torch.set_num_threads(1)
-    entry, images = trained_models(setting.zoo)[place], drawn(setting, cache)
+    entry, images = trained_models(setting.zoo)[place], draw_images(setting, cache)
     assert entry.preprocessing is not None
     model = network(setting, place, cache)
     Z = embed(model, images.view, entry.preprocessing, torch.device("cpu")).values
@@ -119,7 +119,7 @@ def tuned(task: tuple[Setting, int, str, Path]) -> dict[str, Any]:
 
     setting, place, what, cache = task
     torch.set_num_threads(1)
-    images = drawn(setting, cache)
+    images = draw_images(setting, cache)
     if what == "cross-validation":
         parts = RECIPE.held_out(images.labels)
         hits = [
@@ -136,7 +136,7 @@ def tuned(task: tuple[Setting, int, str, Path]) -> dict[str, Any]:
         ]
         accuracy = 100 * float(np.concatenate(hits).mean())
     else:
-        whole = Drawn(
+        whole = DrawnImages(
             np.concatenate([images.view, images.test_view]),
             np.concatenate([images.labels, images.test_labels]),
             *images[2:],
@@ -153,7 +153,7 @@ def tuned(task: tuple[Setting, int, str, Path]) -> dict[str, Any]:
 def after_tuning(
     setting: Setting,
     place: int,
-    images: Drawn,
+    images: DrawnImages,
     train: np.ndarray,
     unseen: np.ndarray,
     fold: int,
@@ -175,7 +175,7 @@ def after_tuning(
     return np.asarray(predicted(model, view, unseen, cpu) == classes[unseen])
 
 
-def studied(pool: Any, setting: Setting, cache: Path) -> pd.DataFrame:
+def run_setting(pool: Any, setting: Setting, cache: Path) -> pd.DataFrame:
     """Return the 48 networks of a setting with scores and accuracies; only finalists have a cross-validated one."""
     count = len(trained_models(setting.zoo))
     found = pd.DataFrame(pool.map(scored, [(setting, place, cache) for place in range(count)], 1))
@@ -225,7 +225,9 @@ def results(draws: int, cache: Path, out: Path) -> Iterator[tuple[Setting, pd.Da
             setting = Setting(zoo, dataset, draw)
             is_this = (done[list(Setting._fields)] == list(setting)).all(axis=1)
             found = (
-                done[is_this].set_index("place") if is_this.any() else studied(pool, setting, cache)
+                done[is_this].set_index("place")
+                if is_this.any()
+                else run_setting(pool, setting, cache)
             )
             if not is_this.any():
                 found.reset_index().to_csv(out, mode="a", header=not out.exists(), index=False)

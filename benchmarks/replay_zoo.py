@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import dask
 from distributed import Client, Future
-from replayed_tasks import Times, begin, rest, row, worked_s
+from replayed_tasks import Times, gpu_busy_seconds, reset_gpus, sleep_row, sleep_task
 
 from dsmi_zoo.jobs.clusters.local import SCHEDULING
 from dsmi_zoo.pipeline.config.run import RunConfig
@@ -42,7 +42,7 @@ from dsmi_zoo.pipeline.plan.order import longest_first
 from dsmi_zoo.pipeline.plan.plan import Job, Plan, make_plan
 
 IMAGES = 3000
-NONE: Mapping[str, Any] = {}
+NO_SETTINGS: Mapping[str, Any] = {}
 VARIANTS: dict[str, dict[str, Any]] = {
     "no work stealing": {"distributed.scheduler.work-stealing": False},
     "all that is submitted goes to the workers at once": {
@@ -79,9 +79,9 @@ class ReplayedGraph(ZooGraph):
         with dask.annotate(**({"workers": [place], "allow_other_workers": True} if place else {})):
             if kind == "row":
                 work = name, self._times[name], self._processes
-                return super().task(kind, name, identity, priority, row, *work, *needed)
+                return super().task(kind, name, identity, priority, sleep_row, *work, *needed)
             decoding = IMAGES * DECODE_S if kind == "view" else 0.0
-            return super().task(kind, name, identity, priority, rest, decoding, *needed)
+            return super().task(kind, name, identity, priority, sleep_task, decoding, *needed)
 
 
 class Replayed(NamedTuple):
@@ -95,7 +95,7 @@ class Replayed(NamedTuple):
         return f"{self.ratio:.2f}; {self.of_workers:.2f} ({self.busy:.0%})"
 
 
-class Steady:
+class FixedWorkers:
     """A cluster with a constant number of workers."""
 
     def __init__(self, workers: int) -> None:
@@ -121,18 +121,18 @@ def replay(
     gpus: int,
     rate: float,
     processes: int,
-    settings: Mapping[str, Any] = NONE,
+    settings: Mapping[str, Any] = NO_SETTINGS,
     spread: bool = False,
 ) -> Replayed:
     """Replay the plan on ``gpus`` GPUs with ``processes`` processes each."""
     times = times_of(plan.jobs, rate)
-    begin()
+    reset_gpus()
 
-    def drive(client: Client, queue: virtual_clock.WaitedFor) -> float:
+    def drive(client: Client, queue: virtual_clock.ReaderAwareQueue) -> float:
         graph = ReplayedGraph(client, plan, times, processes, spread)
         graph.subset.result()
         begun = time.time()
-        rolling = Window(Steady(gpus * processes), graph, longest_first(plan.jobs, IMAGES))  # type: ignore[arg-type]
+        rolling = Window(FixedWorkers(gpus * processes), graph, longest_first(plan.jobs, IMAGES))  # type: ignore[arg-type]
         rolling._ended = queue
         assert all(done.ok for _, done in rolling.outcomes())
         ended = time.time()
@@ -141,7 +141,7 @@ def replay(
 
     seconds = virtual_clock.with_cluster(gpus * processes, drive, SCHEDULING | dict(settings))
     forward = sum(entry.forward for entry in times.values())
-    assert abs(worked_s() - forward) < 1
+    assert abs(gpu_busy_seconds() - forward) < 1
     longest = max(entry.alone for entry in times.values())
     bound = max(forward / gpus, longest)
     decoding = IMAGES * DECODE_S

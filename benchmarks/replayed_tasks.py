@@ -27,7 +27,7 @@ _turn_on: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 _worked_s: dict[int, float] = defaultdict(float)
 
 
-async def row(name: str, times: Times, processes: int, *_: object) -> Outcome:
+async def sleep_row(name: str, times: Times, processes: int, *_: object) -> Outcome:
     """Sleep in place of an entry's row, with its turn on the GPU."""
     gpu = get_worker().name // processes
     await asyncio.sleep(times.build)
@@ -38,17 +38,17 @@ async def row(name: str, times: Times, processes: int, *_: object) -> Outcome:
     return Outcome(name, name, True, "", times.alone)
 
 
-async def rest(seconds: float, *_: object) -> None:
+async def sleep_task(seconds: float, *_: object) -> None:
     """Sleep in place of any other task."""
     await asyncio.sleep(seconds)
 
 
-def begin() -> None:
+def reset_gpus() -> None:
     """Reset the GPUs before a replay."""
     _turn_on.clear()
     _worked_s.clear()
 
 
-def worked_s() -> float:
+def gpu_busy_seconds() -> float:
     """Return the seconds in which GPUs have computed, summed over all of them."""
     return sum(_worked_s.values())

@@ -189,7 +189,7 @@ class Round:
         if deed():
             self.done[deed.__name__.replace("_", " ")] += 1
 
-    def tidy(self, everything: bool = False) -> None:
+    def end_expired_accidents(self, everything: bool = False) -> None:
         """Resume suspended processes whose time has come, and free the disk again."""
         now = time.monotonic()
         for pid in [pid for pid, until in self.suspended.items() if everything or now > until]:
@@ -206,14 +206,14 @@ class Round:
         while time.monotonic() < end:
             time.sleep(self.rng.uniform(0.3, 3.0))
             self.disturb()
-            self.tidy()
+            self.end_expired_accidents()
             ended = [driver.poll() for driver in self.drivers]
             if all(code is not None for code in ended):
                 for code in ended:
                     self.done[f"a driver ended with {code}"] += 1
                 self.drivers.clear()
                 self.begin()
-        self.tidy(everything=True)
+        self.end_expired_accidents(everything=True)
         for driver in self.drivers:
             driver.wait(timeout=600)
         self.drivers.clear()
@@ -275,7 +275,7 @@ def _ours(token: str) -> Iterator[str]:
 
 
 @contextmanager
-def room(base: Path) -> Iterator[tuple[Path, bool]]:
+def round_folder(base: Path) -> Iterator[tuple[Path, bool]]:
     """Yield a folder for one round, and whether it is a separate small file system."""
     folder = Path(tempfile.mkdtemp(dir=base))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM_MB}m", "tmpfs", str(folder)]
@@ -320,7 +320,7 @@ def main() -> int:
     rounds = 0
     while time.monotonic() < end:
         rounds += 1
-        with room(base) as (folder, mounted):
+        with round_folder(base) as (folder, mounted):
             this = Round(folder, mounted, rng, done)
             shutil.copytree(undisturbed.cache, this.cache)
             this.run()

@@ -45,7 +45,7 @@ SETTLED_AFTER = 20  # idle polls of a millisecond each; after them, the loop wai
 SHORT_S = 0.002
 
 
-class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
+class ReaderAwareQueue(SimpleQueue):  # type: ignore[type-arg]
     """A queue that knows whether its one reader waits; the reader waits forever, whatever the timeout."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class WaitedFor(SimpleQueue):  # type: ignore[type-arg]
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """A selector that sets the clock to the loop's next timer instead of waiting, once the queue's reader waits too."""
 
-    def __init__(self, queue: WaitedFor) -> None:
+    def __init__(self, queue: ReaderAwareQueue) -> None:
         super().__init__()
         self._queue, self._looks = queue, 0
 
@@ -94,7 +94,7 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
         return super().select(0)
 
 
-class _AtOnce:
+class _ImmediateExecutor:
     """An executor that calls immediately."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Outcome[Any]:
@@ -115,15 +115,15 @@ for _module in [module for name, module in sys.modules.items() if name.startswit
 
 
 def with_cluster(
-    workers: int, drive: Callable[[Client, WaitedFor], Any], settings: Mapping[str, Any]
+    workers: int, drive: Callable[[Client, ReaderAwareQueue], Any], settings: Mapping[str, Any]
 ) -> Any:
     """Call ``drive`` in a thread with a client of ``workers`` single-threaded workers, and return its result.
 
     Workers are named 0, 1, ...; ``drive`` may wait only for the queue. ``settings`` are Dask's.
     """
-    queue = WaitedFor()
+    queue = ReaderAwareQueue()
     loop = asyncio.SelectorEventLoop(_JumpingSelector(queue))
-    Future._cb_executor, Future._cb_executor_pid = _AtOnce(), os.getpid()
+    Future._cb_executor, Future._cb_executor_pid = _ImmediateExecutor(), os.getpid()
     asyncio.set_event_loop(loop)
     with (
         TemporaryDirectory() as own,
@@ -133,7 +133,7 @@ def with_cluster(
 
 
 async def _with_cluster(
-    workers: int, drive: Callable[[Client, WaitedFor], Any], queue: WaitedFor
+    workers: int, drive: Callable[[Client, ReaderAwareQueue], Any], queue: ReaderAwareQueue
 ) -> Any:
     scheduler = await Scheduler(protocol="inproc", dashboard=False, dashboard_address="127.0.0.1:0")
     there = [

@@ -65,7 +65,7 @@ def ask(browser: webdriver.Chrome, code: str, *arguments: Any) -> Any:
     return browser.execute_script(DEEP + code, *arguments)
 
 
-def complaints(browser: webdriver.Chrome) -> list[str]:
+def console_problems(browser: webdriver.Chrome) -> list[str]:
     """Return the console's errors and warnings since the last call."""
     return [
         entry["message"]
@@ -74,7 +74,7 @@ def complaints(browser: webdriver.Chrome) -> list[str]:
     ]
 
 
-def asked_of_others(browser: webdriver.Chrome) -> set[str]:
+def external_requests(browser: webdriver.Chrome) -> set[str]:
     """Return the URLs, other than file, data and blob, that were requested since the last call."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {

@@ -278,7 +278,7 @@ def explore(
     seen: set[object] = set()
     choices: list[int] = []
     plays: list[Play] = []
-    with at_the_edge(module, plays):
+    with intercepted_steps(module, plays):
         for count in range(1, at_most + 1):
             plays[:] = [Play(folder, hold, given)]
             made = plays[0].run(choices, seen)
@@ -291,7 +291,7 @@ def explore(
 
 
 @contextmanager
-def at_the_edge(module: ModuleType, plays: list[Play]) -> Iterator[None]:
+def intercepted_steps(module: ModuleType, plays: list[Play]) -> Iterator[None]:
     """Hand control to the play before each step on the lock; each actor has its own pid, clock and names."""
     with pytest.MonkeyPatch.context() as patch:
         for name in (*READING, *WRITING):

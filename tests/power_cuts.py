@@ -24,7 +24,7 @@ import pytest
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 ONE_PATH = {"os.remove": "unlink", "os.mkdir": "mkdir", "os.rmdir": "rmdir", "os.truncate": "write"}
 TWO_PATHS = {"os.rename": "rename", "os.link": "link", "os.symlink": "link"}
-OF_LOCKS = ("drivers", ".publish.lock", ".report.lock")
+LOCK_FOLDERS = ("drivers", ".publish.lock", ".report.lock")
 
 Watcher = Callable[[str, Path, Path | None], None]
 _watchers: list[Watcher] = []
@@ -81,7 +81,7 @@ def dying_at(number: int, folder: Path) -> Iterator[None]:
         nonlocal left
         if threading.get_ident() != thread or not path.is_relative_to(folder):
             return
-        if left >= 0 and set(OF_LOCKS) & set(path.relative_to(folder).parts):
+        if left >= 0 and set(LOCK_FOLDERS) & set(path.relative_to(folder).parts):
             return
         left -= 1
         if left < 0:
@@ -351,7 +351,7 @@ def restore(state: dict[str, bytes | None], folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, content in state.items():
-        if set(OF_LOCKS) & set(Path(name).parts):
+        if set(LOCK_FOLDERS) & set(Path(name).parts):
             continue
         if content is None:
             (folder / name).mkdir(parents=True, exist_ok=True)

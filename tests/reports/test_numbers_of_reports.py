@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from browser import ask, chromium, complaints, needs_browser, open_page
+from browser import ask, chromium, console_problems, needs_browser, open_page
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from run_records import record_of
@@ -97,7 +97,7 @@ def test_odd_numbers_break_no_page(tmp_path: Path) -> None:
         open_page(browser, write_page(rows_frame(rows), record_of(), tmp_path))
         ask(browser, "model('across').value = 'own mine'")
         assert ask(browser, "return deep(document, '.slick-row').length") > 10
-        assert complaints(browser) == []
+        assert console_problems(browser) == []
 
 
 def test_numbers_that_no_arithmetic_survives_count_as_missing() -> None:

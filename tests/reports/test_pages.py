@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
-from browser import ask, asked_of_others, chromium, complaints, needs_browser, open_page
+from browser import ask, chromium, console_problems, external_requests, needs_browser, open_page
 from hostile_names import FORMULA_BEGINS, MATHEMATICS, NAMES, in_a_spreadsheet
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
@@ -130,8 +130,8 @@ def browser(downloads: Path) -> Iterator[webdriver.Chrome]:
 
 def check_that_nothing_struck(browser: webdriver.Chrome) -> None:
     assert browser.execute_script("return window.struck ?? null") is None
-    assert complaints(browser) == []
-    assert asked_of_others(browser) == set()
+    assert console_problems(browser) == []
+    assert external_requests(browser) == set()
     assert ask(browser, FOREIGN) == [[], [], []]
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
@@ -150,7 +150,7 @@ def check_that_the_policy_holds(browser: webdriver.Chrome) -> None:
     )
     assert evaluated == "EvalError"
     assert browser.execute_script("return window.struck ?? null") is None
-    assert sum("Executing inline" in said for said in complaints(browser)) == 2
+    assert sum("Executing inline" in said for said in console_problems(browser)) == 2
 
 
 def as_parsed(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import ask, asked_of_others, chromium, complaints, needs_browser, open_page
+from browser import ask, chromium, console_problems, external_requests, needs_browser, open_page
 from scipy.stats import norm
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
@@ -54,8 +54,8 @@ def test_the_page_opens_offline_without_a_complaint_and_is_small_enough(
     browser: webdriver.Chrome, page: Path
 ) -> None:
     assert page.stat().st_size < 4 * MIB
-    assert complaints(browser) == []
-    assert asked_of_others(browser) == set()
+    assert console_problems(browser) == []
+    assert external_requests(browser) == set()
     assert ask(browser, "return source().data.model.length") == 1554
 
 
@@ -64,7 +64,7 @@ def test_the_page_asks_nobody_even_when_told_to(browser: webdriver.Chrome) -> No
         "const done = arguments[0]; fetch('http://127.0.0.1:9/').then(() => done('sent'), (e) => done(String(e)));"
     )
     assert "TypeError" in refused
-    said = " ".join(complaints(browser))
+    said = " ".join(console_problems(browser))
     assert "Content Security Policy" in said or "violates" in said
 
 
@@ -193,7 +193,7 @@ def test_a_view_stands_in_the_address_and_opens_again(
     assert settled(browser).startswith("All 1554 models are shown. DSMI(Z;Y)")
     assert "#" not in browser.current_url
     browser.get(page.as_uri() + "#view:x=nonsense&most=abc&family=%3Cb%3E&models=none")
-    assert complaints(browser) == [], "what an address holds may be anything"
+    assert console_problems(browser) == [], "what an address holds may be anything"
 
 
 def test_a_models_row_opens_its_facts_its_scores_and_the_code_that_loads_it(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 from conftest import IMAGES_PER_CLASS, Command
-from power_cuts import OF_LOCKS, Recording, deaths, restore
+from power_cuts import LOCK_FOLDERS, Recording, deaths, restore
 
 import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
@@ -58,7 +58,7 @@ def recorded(
 
 def is_private(path: Path) -> bool:
     """Return whether a file belongs to a lock, an unfinished attempt or a log, none of which need survive."""
-    return bool({*OF_LOCKS, "logs"} & set(path.parts)) or path.parent.name == "attempts"
+    return bool({*LOCK_FOLDERS, "logs"} & set(path.parts)) or path.parent.name == "attempts"
 
 
 def test_every_file_of_a_run_is_renamed_when_it_is_whole(recorded: Recording) -> None:
