@@ -35,17 +35,17 @@ ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=30) | st.sampl
 @bounded(300)
 @given(ANY_TEXT)
 def test_any_text_is_printed_without_what_a_terminal_obeys(text: str) -> None:
-    for info_log in (
+    for output in (
         printable(text),
         one_line(text),
         shown(text),
         shortened(text),
         str(InputError(text)),
     ):
-        assert is_printable(info_log)
-        assert "\x1b" not in info_log
-        info_log.encode()
-        assert len(info_log.splitlines()) <= 1
+        assert is_printable(output)
+        assert "\x1b" not in output
+        output.encode()
+        assert len(output.splitlines()) <= 1
     assert printable(printable(text)) == printable(text)
 
 
@@ -56,7 +56,7 @@ def test_text_without_such_characters_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "output"),
     [
         ("\x1b[0m", "\\x1b[0m"),
         ("\u202e", "\\u202e"),
@@ -65,8 +65,8 @@ def test_text_without_such_characters_stays_as_it_is() -> None:
         ("\x9b", "\\x9b"),
     ],
 )
-def test_an_escape_names_the_character(text: str, info_log: str) -> None:
-    assert printable(text) == info_log
+def test_an_escape_names_the_character(text: str, output: str) -> None:
+    assert printable(text) == output
 
 
 def test_what_is_too_large_to_show_is_said_to_be() -> None:
@@ -78,9 +78,9 @@ def test_what_is_too_large_to_show_is_said_to_be() -> None:
     assert len(shown("x" * 10**6)) == 100
 
 
-def assert_harmless(info_log: str) -> None:
-    assert info_log
-    for line in info_log.split("\n"):
+def assert_harmless(output: str) -> None:
+    assert output
+    for line in output.split("\n"):
         assert is_printable(line)
 
 
@@ -182,17 +182,17 @@ def test_an_error_line_with_half_a_character_is_printed_whatever_the_encoding(
             [str(command), "status", "--out", os.fsencode("é") + b"\xff\x1b"], cwd=tmp_path, capture_output=True,
             env=os.environ | {"PYTHONIOENCODING": encoding}, timeout=60,
         )  # fmt: skip
-        info_log = done.stderr.decode()
+        output = done.stderr.decode()
         assert done.returncode == 2
-        assert info_log.startswith("dsmi-zoo: --out: must be one line of UTF-8")
-        assert "\\udcff\\x1b" in info_log
-        assert_harmless(info_log)
+        assert output.startswith("dsmi-zoo: --out: must be one line of UTF-8")
+        assert "\\udcff\\x1b" in output
+        assert_harmless(output)
 
 
 def test_a_refusal_shows_a_hostile_model_escaped(
     tmp_path: Path, refused: Callable[[str, Path], str]
 ) -> None:
-    info_log = refused("catalog list --catalog digits --models a\x1b[31m\u202eb", tmp_path)
-    assert info_log.count("\n") == 1
-    assert "\\x1b[31m\\u202eb" in info_log
-    assert_harmless(info_log)
+    output = refused("catalog list --catalog digits --models a\x1b[31m\u202eb", tmp_path)
+    assert output.count("\n") == 1
+    assert "\\x1b[31m\\u202eb" in output
+    assert_harmless(output)

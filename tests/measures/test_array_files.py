@@ -271,9 +271,9 @@ def read_or_refuse(path: Path) -> None:
             assert isinstance(read(path), np.ndarray)
             continue
         except InputError as error:
-            info_log = str(error)
-        assert info_log.startswith(f"{path}: ")
-        assert len(info_log.splitlines()) == 1
+            output = str(error)
+        assert output.startswith(f"{path}: ")
+        assert len(output.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -366,10 +366,10 @@ def refused_labels(path: Path) -> str:
 def line_of(read: Callable[[], object], path: Path) -> str:
     with pytest.raises(InputError) as caught:
         read()
-    info_log = str(caught.value)
-    assert info_log.startswith(f"{path.parent}/{path.name.split(':')[0]}: ")
-    assert len(info_log.splitlines()) == 1
-    return info_log
+    output = str(caught.value)
+    assert output.startswith(f"{path.parent}/{path.name.split(':')[0]}: ")
+    assert len(output.splitlines()) == 1
+    return output
 
 
 def test_the_command_measures_a_tensor_with_the_labels_of_a_table(
@@ -387,8 +387,8 @@ def test_the_command_measures_a_tensor_with_the_labels_of_a_table(
     expected = measure(EMBEDDING, CLASSES, scores="default")
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     assert values["largest"] == 2, "a measure of one's own gets classes as numbers, as in a run"
-    info_log = cli("measure", "Z.pt:features", "y.csv", cwd=tmp_path, code=2).stderr
+    output = cli("measure", "Z.pt:features", "y.csv", cwd=tmp_path, code=2).stderr
     assert (
-        info_log
+        output
         == "dsmi-zoo: y.csv: labels are one column; write y.csv:NAME with one of file, class\n"
     )

@@ -124,7 +124,7 @@ def test_a_setting_that_this_version_does_not_know_is_named(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "cannot be read: Invalid JSON: EOF"),
         (b"{", "cannot be read: Invalid JSON: EOF"),
@@ -157,10 +157,10 @@ def test_a_setting_that_this_version_does_not_know_is_named(tmp_path: Path) -> N
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_record_is_told_by_its_key_in_one_line(
-    tmp_path: Path, content: bytes, info_log: str
+    tmp_path: Path, content: bytes, message: str
 ) -> None:
     said = refusal(tmp_path, content)
-    assert info_log in said
+    assert message in said
     assert said.endswith("choose another --out")
     refusal(tmp_path, content, read_results)
 

@@ -221,11 +221,11 @@ def test_ctrl_c_ends_a_wait_that_a_busy_hub_asked_for(
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    info_log = "".join(process.communicate(timeout=60))
+    output = "".join(process.communicate(timeout=60))
     assert time.monotonic() - started < 10
     assert process.returncode != 0
-    assert "is busy (HTTP 429) and asks to wait 100 s" in info_log
-    assert "Traceback" not in info_log
+    assert "is busy (HTTP 429) and asks to wait 100 s" in output
+    assert "Traceback" not in output
 
 
 def test_an_impossible_host_name_is_reported_in_one_line(cache: Path) -> None:
