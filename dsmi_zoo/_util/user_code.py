@@ -2,17 +2,27 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import psutil
 
 from .errors import InputError
 from .files import file_sha256
+
+
+class _SourceLoader(SourceFileLoader):
+    """Loads source, never cached bytecode: Python takes that of a file of equal size, changed in the same second."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Refuse the facts that bytecode is compared with."""
+        raise OSError
+
 
 NOT_AS_PLANNED = "has changed since the run was planned; start the run again"
 
@@ -33,9 +43,29 @@ class UsersModule:
         with current_folder_last():
             if self._is_outdated():
                 del sys.modules[self.name]
+            if self.name not in sys.modules and self.path.suffix == ".py":
+                self._import_from_source()
             module = importlib.import_module(self.name)
         _IMPORTED[self.name] = self.sha256
         return module
+
+    def _import_from_source(self) -> None:
+        parent, _, child = self.name.rpartition(".")
+        if parent:
+            importlib.import_module(parent)
+            if self.name in sys.modules:
+                return
+        loader = _SourceLoader(self.name, str(self.path))
+        spec = importlib.util.spec_from_file_location(self.name, self.path, loader=loader)
+        assert spec is not None
+        module = sys.modules[self.name] = importlib.util.module_from_spec(spec)
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(self.name, None)
+            raise
+        if parent:
+            setattr(sys.modules[parent], child, module)
 
     def _is_outdated(self) -> bool:
         if self.name not in sys.modules:

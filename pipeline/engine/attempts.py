@@ -147,7 +147,7 @@ def call_in_child(
 
     Raises
     ------
-    Died
+    ChildProcessDied
         When the process ended itself, or was killed.
     Exception
         What the call raised.

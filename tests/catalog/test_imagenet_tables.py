@@ -322,7 +322,7 @@ def test_a_plan_of_a_table_never_asks_timm(tmp_path: Path) -> None:
 
 
 def test_the_tables_are_plain_small_files_without_paths_of_a_machine() -> None:
-    for path in TABLES.iterdir():
+    for path in filter(Path.is_file, TABLES.iterdir()):
         content = path.read_bytes()
         assert len(content) < 2**20
         assert b"\r" not in content

@@ -1,5 +1,6 @@
 """The build of a builder's network: its weights, arguments and source changes."""
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -128,12 +129,17 @@ def test_a_checkpoint_is_loaded_strictly_into_what_was_built(folder: Path, suffi
 
 
 def test_a_module_edited_since_the_plan_is_refused_and_read_again_after_a_new_plan(
-    folder: Path,
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     entry, file = own_entry(folder), folder / f"{module_name(folder)}.py"
     planned_with = find_module(file.stem, "a test").sha256
     assert build(entry, planned_with, None).model.get_parameter("head.weight").shape[1] == 16
+    saved_at = file.stat().st_mtime
     file.write_text(NETS.replace("width=16", "width=12"))
+    os.utime(
+        file, (saved_at, saved_at)
+    )  # of the same size, too: Python would take its bytecode for current
     with pytest.raises(
         BuilderError, match=r"has changed since the run was planned; start the run again"
     ):

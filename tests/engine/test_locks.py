@@ -34,7 +34,7 @@ def script(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     head = (
         "import os, signal, sys, time\nfrom pathlib import Path\n"
         "from dsmi_zoo.jobs.runs.driver_lock import driver_lock\n"
-        "from dsmi_zoo._util.locks import claimed, exclusive\nlock = Path(sys.argv[1])\n"
+        "from dsmi_zoo._util.locks import acquired, exclusive\nlock = Path(sys.argv[1])\n"
     )
 
     def start(code: str, lock: Path) -> "subprocess.Popen[str]":

@@ -101,8 +101,8 @@ def test_a_claim_refuses_others_at_once_until_it_is_released_or_its_owner_is_dea
             pass
         assert not claim.is_lost()
     assert not lock.exists()
-    code = "import os, sys; from pathlib import Path; from dsmi_zoo._util.locks import claimed\n"
-    code += "with claimed(Path(sys.argv[1])): os._exit(0)"
+    code = "import os, sys; from pathlib import Path; from dsmi_zoo._util.locks import acquired\n"
+    code += "with acquired(Path(sys.argv[1])): os._exit(0)"
     subprocess.run([sys.executable, "-c", code, str(lock)], check=True, timeout=30)
     assert lock.exists()
     with acquired(lock):
