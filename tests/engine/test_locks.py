@@ -109,7 +109,7 @@ def test_a_driver_that_died_at_its_start_blocks_nobody(
     script: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    dies = "module.claimed = lambda lock: os.kill(os.getpid(), signal.SIGKILL)"
+    dies = "module.acquired = lambda lock: os.kill(os.getpid(), signal.SIGKILL)"
     code = f"import dsmi_zoo.jobs.runs.driver_lock as module\n{dies}\n"
     script(f"{code}with driver_lock(lock): pass", out).wait(60)
     assert [path.name for path in drivers_folder(out).iterdir()] == ["entrance"]
@@ -128,7 +128,7 @@ def test_a_driver_suspended_at_its_start_does_not_run_beside_another(
         entrance.rename(entrance.with_name(f"{THERE},pid=7,start=5,claim={7:032x}"))
         return acquired(lock)
 
-    monkeypatch.setattr("dsmi_zoo.jobs.runs.driver_lock.claimed", taken_over)
+    monkeypatch.setattr("dsmi_zoo.jobs.runs.driver_lock.acquired", taken_over)
     with pytest.raises(InputError, match="was stopped while it began"), driver_lock(tmp_path):
         pass
     assert drivers(tmp_path) == {}
