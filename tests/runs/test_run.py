@@ -69,7 +69,9 @@ def test_a_run_leaves_one_row_and_one_embedding_an_entry_and_a_report(small_run:
     five_errors = 5 * np.sqrt(2 * 50 * 50 / 200)
     assert (rows["subset_top1"] - rows["top1"]).abs().max() < five_errors
     assert rows["nce"].between(-np.log(10), -1e-9).all()
-    assert rows.set_index("model")["nce"].idxmin().endswith(".100x3")  # the shortest training
+    # The shortest training; of the ViTs, which barely learn, the worst is another one on some processors.
+    resnets = rows[rows["architecture"] == "test_resnet"].set_index("model")
+    assert resnets["nce"].idxmin() == "test_resnet.100x3"
     # LEEP's probabilities are softer than NCE's predicted labels, so they carry less information.
     assert (rows["leep"] <= rows["nce"]).all()
     assert rows["leep"].between(-np.log(10) - 0.01, -1e-9).all()
