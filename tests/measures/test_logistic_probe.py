@@ -81,3 +81,9 @@ def test_a_class_of_two_images_has_no_logistic_probe_but_a_reason() -> None:
     y[:2] = 9
     with pytest.raises(UndefinedScore, match="a class has 2 images, folds within folds need 3"):
         value_of("logistic_probe_accuracy", Z, y)
+
+
+def test_many_classes_of_few_images_raise_no_warning() -> None:
+    labels = np.arange(160) % 40
+    Z = np.eye(40)[labels] + 0.1 * np.random.default_rng(0).normal(size=(160, 40))
+    assert value_of("logistic_probe_accuracy", Z, labels) == 100

@@ -1,5 +1,6 @@
 """Accuracy of a linear probe as most papers report it: cross-validated logistic regression on standardised features."""
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -99,6 +100,8 @@ def _predictions(
     if known.shape[0] < known.shape[1]:  # the weights lie in the span of the rows
         basis, _ = np.linalg.qr(known.T)
         known, asked = known @ basis, asked @ basis
+    # Classes of few images are no sign of a regression. Not `catch_warnings`, because other threads may undo it.
+    warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
     model = LogisticRegression(tol=TOLERANCE, max_iter=STEPS, warm_start=True)
     for strength in strengths:
         model.set_params(C=strength).fit(known, classes[fit])
