@@ -37,7 +37,7 @@ from .core.estimate import precision_for
 from .core.registry import COMPUTATIONS, Computation, Task, Value
 from .core.settings import SETTINGS, MeasureSettings, checked_settings
 from .core.threads import in_threads
-from .dse.spectrum import ONE_THREAD
+from .dse.spectrum import ONE_THREAD, SMALL
 
 # Each module registers its functions as columns.
 for _package in (dse, scores_package):
@@ -61,10 +61,9 @@ def values_of(wanted: Sequence[Measure], context: MeasureContext) -> dict[str, V
     possible = [COMPUTATIONS[one.name] for one in wanted if can_be_computed(one, context)]
     direct = [one for one in possible if one.of_halves is None]
     from_halves = [one for one in possible if one.of_halves is not None]
-    results: Results = {}
-    if any(one.task == "entropy" for one in direct) and not _takes_one_thread(context):
-        results |= _computed([one for one in direct if one.task == "entropy"], context)
-        direct = [one for one in direct if one.task != "entropy"]
+    parallel = _parallel_tasks(context)
+    results = _computed([one for one in direct if one.task in parallel], context)
+    direct = [one for one in direct if one.task not in parallel]
     if context.points.few and any(one.task in WITH_DISTANCES for one in direct):
         context.points.squares  # noqa: B018 - with all threads, before several tasks ask for it
     parts = [(context, [one for one in direct if one.task == task]) for task in TASKS]
@@ -100,11 +99,16 @@ def can_be_computed(measure: Measure, context: MeasureContext) -> bool:
     return context.has_clusters if measure.needs == "input_clusters" else context.has_labels
 
 
-def _takes_one_thread(context: MeasureContext) -> bool:
-    """Return whether one thread computes the entropy of all points, leaving the others free."""
+def _parallel_tasks(context: MeasureContext) -> set[Task]:
+    """Return the tasks that use all threads themselves, because a single one would take longer than all other tasks."""
     settings = context.settings
+    tasks: set[Task] = set()
     precision = precision_for(settings.precision, context.n, settings.t)
-    return context.n <= ONE_THREAD and (precision == "float32" or settings.t == 1)
+    if context.n > ONE_THREAD or (precision == "float64" and settings.t != 1):
+        tasks.add("entropy")
+    if context.largest_group > SMALL:
+        tasks.add("spectrum")
+    return tasks
 
 
 def _computed(computations: Sequence[Computation], context: MeasureContext) -> Results:

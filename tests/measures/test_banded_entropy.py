@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.linalg import eig_banded
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from dsmi_zoo.pipeline.measures.core.distances import gaussian_kernel, squared_distances
+from dsmi_zoo.pipeline.measures import measure
+from dsmi_zoo.pipeline.measures.core.distances import Points, gaussian_kernel, squared_distances
 from dsmi_zoo.pipeline.measures.core.threads import in_threads, one_blas_thread
 from dsmi_zoo.pipeline.measures.dse import banded as module
 from dsmi_zoo.pipeline.measures.dse.banded import WIDTH, banded, sum_of_x_log_x
@@ -53,6 +54,20 @@ def test_a_band_is_the_same_to_the_last_bit_from_one_thread_and_from_several(kin
         of_four = banded(matrix)
     np.testing.assert_array_equal(of_one[0], of_four)
     np.testing.assert_array_equal(of_one[1], of_four)
+
+
+@pytest.mark.parametrize("n", [1400, 2200])  # classes by all eigenvalues, and by a band
+def test_dsmi_of_two_classes_is_the_same_to_the_last_bit_from_one_thread_and_from_two(
+    n: int,
+) -> None:
+    labels = np.arange(n) % 2
+    points = Points(np.random.default_rng(0).normal(size=(n, 8)) + labels[:, None])
+    assert points.squares.shape == (n, n)  # computed here, by one number of threads
+    values = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            values.append(measure(points, labels, scores="dsmi_z_y"))
+    assert values[0] == values[1]
 
 
 def test_threads_of_ours_work_side_by_side_while_blas_has_one_thread() -> None:

@@ -111,6 +111,12 @@ class MeasureContext:
         """The cluster of each sample's input, numbered from 0, int64 [n]; UndefinedScore if there is only one."""
         return _several(self._clusters, "input_clusters")
 
+    @property
+    def largest_group(self) -> int:
+        """The number of samples in the largest class or cluster; 0 without either."""
+        groups = [group for group in (self._classes, self._clusters) if group is not None]
+        return max((int(np.bincount(group).max()) for group in groups), default=0)
+
     # Singular values
 
     @computed_once

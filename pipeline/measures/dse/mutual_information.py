@@ -139,8 +139,7 @@ def _information_without_signal(context: MeasureContext) -> list[float]:
     generator = np.random.default_rng(settings.seed)
     of_images = context.classes[first_rows(images)]
     permuted = [generator.permutation(of_images)[images] for _ in range(settings.null_permutations)]
-    entropies = spectral_entropies(context)
-    return [entropies.information(classes).value for classes in permuted]
+    return [found.value for found in spectral_entropies(context).informations(permuted)]
 
 
 @column("dsmi_z_y_null", task="spectrum")

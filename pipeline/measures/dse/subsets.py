@@ -5,11 +5,12 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.arrays import Array, as_array_like, namespace, rows_of, to_host
+from ..core.arrays import Array, as_array_like, is_on_host, namespace, rows_of, to_host
 from ..core.context import MeasureContext
 from ..core.distances import BLOCK_NUMBERS, Points, gaussian_kernel, squared_distances
 from ..core.estimate import Estimate, method_for, precision_for
@@ -18,6 +19,10 @@ from ..core.settings import MeasureSettings
 from ..core.threads import blas_threads, computed_once, in_threads
 from .lanczos import spectral_entropy_by_lanczos
 from .spectrum import SMALL, eigenvalues, kernel_entropy, normalise, spectrum_entropy
+
+AT_ONCE_NUMBERS = (
+    2**25
+)  # in the kernels that are solved at a time: 256 MiB, and three times as much to make them
 
 Subset = NDArray[np.int64]
 """Indices of points, int64 [k]."""
@@ -58,20 +63,29 @@ class SubsetEntropies(ABC):
         return self._of_random[k]
 
     def information(self, classes: NDArray[np.int64]) -> Estimate:
-        """Return the mutual information with classes, int64 [n], numbered from 0, in bits.
+        """Return the mutual information with classes, int64 [n], numbered from 0, in bits."""
+        return self.informations([classes])[0]
+
+    def informations(self, labellings: Sequence[NDArray[np.int64]]) -> list[Estimate]:
+        """Return the mutual information with each of several labellings, computed in parallel.
 
         The sum over classes of p(c) (entropy of random points, as many as the class has, minus entropy of the class).
         It is exact before its last rounding, so that the order of the classes does not matter.
         """
-        by_class = np.argsort(classes, kind="stable")
-        members = np.split(by_class, np.cumsum(np.bincount(classes))[:-1])
-        within = self.of(members)
+        members = [_members(classes) for classes in labellings]
+        within = iter(self.of([points for of_classes in members for points in of_classes]))
+        return [
+            self._information(of_classes, list(islice(within, len(of_classes))))
+            for of_classes in members
+        ]
+
+    def _information(self, members: Sequence[Subset], within: Sequence[Estimate]) -> Estimate:
         sizes = [len(points) for points in members]
         at_random = {size: self.of_random(size) for size in set(sizes)}
         share_of_size = dict.fromkeys(at_random, 0.0)
         gains, errors = [], []
         for size, entropy in zip(sizes, within, strict=True):
-            share = size / len(classes)
+            share = size / self.n
             gains.append(share * (at_random[size].value - entropy.value))
             errors.append(share * entropy.standard_error)
             share_of_size[size] += share
@@ -79,6 +93,12 @@ class SubsetEntropies(ABC):
         errors += [share_of_size[size] * mean.standard_error for size, mean in at_random.items()]
         method = _method([*within, *at_random.values()])
         return Estimate(math.fsum(gains), math.hypot(*errors), method)
+
+
+def _members(classes: NDArray[np.int64]) -> list[Subset]:
+    """Return the points of each class."""
+    by_class = np.argsort(classes, kind="stable")
+    return np.split(by_class, np.cumsum(np.bincount(classes))[:-1])
 
 
 def _method(estimates: Sequence[Estimate]) -> str:
@@ -136,22 +156,32 @@ class SpectralEntropies(SubsetEntropies):
     def _exact(self, subsets: Sequence[Subset]) -> list[float]:
         """Return the entropies from all eigenvalues.
 
-        Small subsets of one size are solved in stacks, and the stacks distributed over as many threads as BLAS may use;
-        large subsets are solved one by one with all threads.
+        Small subsets of one size are solved in stacks, others one by one; both are distributed over as many threads as
+        BLAS may use, unless they are so large that several at a time would take too much memory.
         """
         entropies, t = np.empty(len(subsets)), self.settings.t
-        places = [place for place, subset in enumerate(subsets) if len(subset) <= SMALL]
+        sizes = [len(subset) for subset in subsets]
 
-        def solve(chosen: list[int]) -> None:
-            numbers = [places[place] for place in chosen]
+        def solve(numbers: list[int]) -> None:
+            if sizes[numbers[0]] > SMALL:
+                entropies[numbers[0]] = self._entropy(self._kernels(subsets[numbers[0]]))
+                return
             stack = self._kernels(np.stack([subsets[number] for number in numbers]))
             normalise(stack)
             entropies[numbers] = to_host(spectrum_entropy(eigenvalues(stack), t))
 
-        in_threads(solve, list(of_equal_size([subsets[place] for place in places])))
-        for number, subset in enumerate(subsets):
-            if len(subset) > SMALL:
-                entropies[number] = self._entropy(self._kernels(subset))
+        small = [number for number, size in enumerate(sizes) if size <= SMALL]
+        stacks = of_equal_size([subsets[number] for number in small])
+        parts = [[small[place] for place in stack] for stack in stacks]
+        is_on_device = not is_on_host(
+            self.points.values
+        )  # which works through its tasks in sequence
+        most = SMALL if is_on_device else math.isqrt(AT_ONCE_NUMBERS // blas_threads())
+        parts += [[number] for number, size in enumerate(sizes) if SMALL < size <= most]
+        in_threads(solve, sorted(parts, key=lambda part: -sizes[part[0]]))
+        for number, size in enumerate(sizes):
+            if size > max(SMALL, most):
+                solve([number])
         values: list[float] = entropies.tolist()
         return values
 
