@@ -41,7 +41,7 @@ from dsmi_zoo.pipeline.measures import (
 )
 from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, DIAGNOSTICS, MEASURES
 from dsmi_zoo.pipeline.measures.core.distances import as_points, gaussian_kernel, squared_distances
-from dsmi_zoo.pipeline.measures.core.estimate import Precision
+from dsmi_zoo.pipeline.measures.core.exact_or_estimated import Precision
 from dsmi_zoo.pipeline.measures.core.threads import blas_threads
 from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
 from dsmi_zoo.pipeline.measures.dse.spectrum import (

@@ -33,7 +33,8 @@ from dsmi_zoo.data_catalog.models.entry import Preprocessing
 from dsmi_zoo.pipeline.embedding.embed import View, embed_inputs
 from dsmi_zoo.pipeline.embedding.views import open_view
 from dsmi_zoo.pipeline.networks.timm import choose_device
-from dsmi_zoo.pipeline.store.run_folder import PendingEmbedding, row_path
+from dsmi_zoo.pipeline.store.embedding_file import PendingEmbedding
+from dsmi_zoo.pipeline.store.run_folder import row_path
 
 MODELS = ("resnet18", "tf_efficientnet_lite0", "resnet50", "vit_base_patch16_224")
 PREPROCESSING = Preprocessing(crop_pct=0.875, mean=MEAN, std=STD)

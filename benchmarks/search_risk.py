@@ -34,7 +34,8 @@ from dsmi_zoo.data_catalog.datasets.sampling import Sample, samples
 from dsmi_zoo.jobs.runs.search import MIN_IMAGES_PER_CLASS, SHRINK
 from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 from dsmi_zoo.reports.statistics.paired import ERROR_RATE, may_be_best
 from dsmi_zoo.reports.statistics.ranking import Quantity, tied_for_first

@@ -18,6 +18,7 @@ from dsmi_zoo._util.paths import is_file, repository_problem
 from dsmi_zoo._util.text import counted, shortened
 from dsmi_zoo._util.versions import git_commit
 from dsmi_zoo.pipeline.plan.identity import measures_identity, versions_of_measures
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
 from dsmi_zoo.pipeline.store.record import RunRecord
 from dsmi_zoo.pipeline.store.release import (
     EARLIER,
@@ -39,7 +40,7 @@ from dsmi_zoo.pipeline.store.release import (
     write_rows,
     write_sums,
 )
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, input_files, read_run
+from dsmi_zoo.pipeline.store.run_folder import input_files, read_run
 from dsmi_zoo.reports.page.build import card_with_notice, page_with_notice, write_page
 
 from ..progress import SILENT, Display

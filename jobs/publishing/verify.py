@@ -18,6 +18,7 @@ from dsmi_zoo._util.text import counted
 from dsmi_zoo.pipeline.engine.row_content import measure_row
 from dsmi_zoo.pipeline.measures.catalog import ROW_MEASURES
 from dsmi_zoo.pipeline.plan.identity import measures_identity
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path, read_embedding
 from dsmi_zoo.pipeline.store.release import (
     READY,
     SUMS,
@@ -28,7 +29,6 @@ from dsmi_zoo.pipeline.store.release import (
     read_release,
     read_sums,
 )
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_embedding
 from dsmi_zoo.pipeline.store.subset_file import subset_with_clusters
 from dsmi_zoo.reports.page.build import write_page
 

@@ -15,14 +15,9 @@ from dsmi_zoo._util.text import counted
 from dsmi_zoo.data_catalog.models.filters import Filters
 from dsmi_zoo.pipeline.config.run import RunConfig, differences
 from dsmi_zoo.pipeline.plan.identity import versions_of_measures
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
-from dsmi_zoo.pipeline.store.run_folder import (
-    NOT_THIS_RUN,
-    embedding_path,
-    input_files,
-    read_run,
-    write_row,
-)
+from dsmi_zoo.pipeline.store.run_folder import NOT_THIS_RUN, input_files, read_run, write_row
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 
 from ..progress import SILENT, Display

@@ -22,8 +22,9 @@ from dsmi_zoo.pipeline.measures.own import (
 )
 from dsmi_zoo.pipeline.plan.identity import check_own_measures, measures_identity, row_identity
 from dsmi_zoo.pipeline.plan.job import Outcome
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, input_files, read_run
+from dsmi_zoo.pipeline.store.run_folder import input_files, read_run
 from dsmi_zoo.pipeline.store.schema import COLUMN_NAMES
 from dsmi_zoo.pipeline.store.subset_file import read_subset, write_subset
 

@@ -18,6 +18,7 @@ from dsmi_zoo.data_catalog.datasets.subset import Subset
 from dsmi_zoo.data_catalog.models.registry import catalog_sha256
 from dsmi_zoo.pipeline.config.run import RunConfig, SubsetSettings, differences
 from dsmi_zoo.pipeline.plan.plan import Job, Plan
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
 from dsmi_zoo.pipeline.store.record import (
     FORMAT,
     CatalogRecord,
@@ -29,7 +30,6 @@ from dsmi_zoo.pipeline.store.record import (
 from dsmi_zoo.pipeline.store.run_folder import (
     NOT_THIS_RUN,
     UnreadableRow,
-    embedding_path,
     read_run,
     scan_results,
     write_run,

@@ -18,7 +18,7 @@ from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from ..config.run import MeasureSettings, RunConfig
 from ..measures.catalog import BY_NAME, UNDEFINED, format_reasons, parse_reasons
 from ..measures.core.checks import UndefinedScore
-from ..measures.core.estimate import method_for, precision_for
+from ..measures.core.exact_or_estimated import method_for, precision_for
 from ..measures.own import column_of, load_measure
 from ..measures.run import measured
 from ..measures.scores.leep import ONE_IMAGE, leep

@@ -26,14 +26,8 @@ from ..measures.catalog import UNDEFINED, format_reasons, parse_reasons
 from ..measures.own import column_of, load_measure, spec_of
 from ..plan.job import Outcome
 from ..plan.plan import Job
-from ..store.run_folder import (
-    PendingEmbedding,
-    read_embedding,
-    read_row,
-    row_mark,
-    timeout_log,
-    write_row,
-)
+from ..store.embedding_file import PendingEmbedding, read_embedding
+from ..store.run_folder import read_row, row_mark, timeout_log, write_row
 from ..store.subset_file import read_subset, subset_with_clusters
 from .attempts import Attempts, KilledWorker
 from .row_content import (

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .core.estimate import Estimate
+    from .core.exact_or_estimated import Estimate
     from .dse.classic import shannon_entropy, shannon_mutual_information
     from .dse.entropy import diffusion_spectral_entropy, diffusion_spectral_entropy_estimate
     from .dse.mutual_information import (
@@ -29,7 +29,7 @@ __all__ = [
 
 # Loaded on demand: the command line reads this package's settings, and is fast without NumPy.
 _HOMES = {
-    "Estimate": "core.estimate",
+    "Estimate": "core.exact_or_estimated",
     "cluster_inputs": "input_clusters",
     "diffusion_spectral_entropy": "dse.entropy",
     "diffusion_spectral_entropy_estimate": "dse.entropy",

@@ -33,7 +33,7 @@ from .core.arrays import is_on_host
 from .core.checks import UndefinedScore
 from .core.context import MeasureContext
 from .core.distances import Points
-from .core.estimate import precision_for
+from .core.exact_or_estimated import precision_for
 from .core.registry import COMPUTATIONS, Computation, Task, Value
 from .core.settings import SETTINGS, MeasureSettings, checked_settings
 from .core.threads import in_threads

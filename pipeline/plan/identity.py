@@ -10,7 +10,7 @@ from dsmi_zoo._util.user_code import find_module
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 
 from ..config.run import MeasureSettings, RunConfig
-from ..measures.core.estimate import method_for
+from ..measures.core.exact_or_estimated import method_for
 from ..measures.own import find_measure, measure_identity, try_measures
 from ..store.schema import COLUMN_NAMES
 

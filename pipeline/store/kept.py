@@ -10,9 +10,10 @@ import numpy as np
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.text import shown
 
+from .embedding_file import embedding_path, read_embedding
 from .record import EntryRecord, RunRecord
 from .release import is_release, rows_and_record
-from .run_folder import NOT_THIS_RUN, embedding_path, read_embedding, read_row, read_run
+from .run_folder import NOT_THIS_RUN, read_row, read_run
 from .subset_file import read_subset
 
 

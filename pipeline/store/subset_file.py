@@ -11,7 +11,7 @@ from dsmi_zoo._util.files import damage_problem, write_checksummed
 from dsmi_zoo._util.parquet import read_parquet, write_parquet
 from dsmi_zoo.data_catalog.datasets.subset import Subset
 
-from .run_folder import array_bytes, read_npy
+from .embedding_file import array_bytes, read_npy
 
 OF_THE_SUBSET = ["image", "label", "number", "repeat"]
 

@@ -14,8 +14,8 @@ from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.hits import unpack_hits
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.scores.probe import predicted
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path, read_embedding
 from dsmi_zoo.pipeline.store.record import RunRecord
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_embedding
 from dsmi_zoo.pipeline.store.subset_file import read_subset
 
 from ..statistics.classes import (

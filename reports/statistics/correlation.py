@@ -12,7 +12,15 @@ from scipy import stats
 
 from dsmi_zoo._util.text import counted
 
-from .bootstrap import Resamples, SmallSample, influence_on_spearman, interval, small_sample
+from .bootstrap import (
+    RESAMPLES,
+    WEIGHTED_KENDALL_RESAMPLES,
+    Resamples,
+    SmallSample,
+    influence_on_spearman,
+    interval,
+    small_sample,
+)
 from .sample import (
     CEILING,
     PRIMARY_MEASURE,
@@ -29,9 +37,6 @@ from .sample import (
 
 Array = np.ndarray
 Families = Sequence[Any] | Array | pd.Series
-RESAMPLES = 2000
-# Weighted Kendall is computed resample by resample, 6 ms each for a thousand rows.
-WEIGHTED_KENDALL_RESAMPLES = 100
 # Sets of rows whose resamples are cached: those of all rows are reused often, and each set takes 30 MB or more.
 KEPT = 4
 MIN_ROWS = 3

@@ -8,10 +8,8 @@ import pandas as pd
 
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
 
-from .bootstrap import LEVEL
+from .bootstrap import LEVEL, RESAMPLES, WEIGHTED_KENDALL_RESAMPLES
 from .correlation import (
-    RESAMPLES,
-    WEIGHTED_KENDALL_RESAMPLES,
     Bootstraps,
     Correlation,
     correlations,

@@ -11,10 +11,10 @@ from scipy import stats
 from dsmi_zoo._util.text import counted
 
 from ..page.rendering import AnyCell, Section, prose, table_of_words
-from ..statistics.bootstrap import LEVEL, middle_error, quietly
+from ..statistics.bootstrap import LEVEL, RESAMPLES, middle_error, quietly
 from ..wording import fixed, interval, measure_title
 from .claims import Answer, Claim, undecided
-from .score_verdicts import RESAMPLES, Setting, fisher_z, simultaneous_quantile
+from .score_verdicts import Setting, fisher_z, simultaneous_quantile
 
 Array = np.ndarray
 OWN = ("digits", "fashion")

@@ -16,7 +16,7 @@ from dsmi_zoo.pipeline.measures.catalog import COMPARISONS, MEASURES
 
 from ..figures.canvas import COLOURS, MARKERS, STYLE, Rendered, legend, render
 from ..page.rendering import AnyCell, Illustration, Section, Table, prose, table_of_words
-from ..statistics.bootstrap import LEVEL, Resamples, middle_error, quietly
+from ..statistics.bootstrap import LEVEL, RESAMPLES, Resamples, middle_error, quietly
 from ..statistics.correlation import holm, residuals
 from ..statistics.sample import CEILING, OF_CLASSIFIER, sign_of, values
 from ..wording import MISSING, fixed, interval, measure_title, p_value
@@ -27,7 +27,6 @@ PARTIAL_SCORES = ("dse_z", "dsmi_z_y", "dsmi_z_y_angular")
 CHOSEN_ON = {"dsmi_z_y_scale_free": ("digits",), "dsmi_z_y_angular": ("digits",)}
 STATIC = ("log10_params", "embedding_dim", "log10_budget", "source_top1")
 MARGIN = 0.05  # the loss of rho that "as good as" allows
-RESAMPLES = 2000
 NEARLY_ONE = 1 - 1e-9
 
 Verdict = Literal["better", "as good as", "worse", "cannot tell"]

@@ -20,7 +20,7 @@ from dsmi_zoo.pipeline.engine.workers import Workers
 from dsmi_zoo.pipeline.networks.custom import BuilderError, Built, build
 from dsmi_zoo.pipeline.networks.forward import defaults_kept
 from dsmi_zoo.pipeline.plan.plan import Plan, with_builder_defaults
-from dsmi_zoo.pipeline.store.run_folder import embedding_path
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
 
 
 @pytest.fixture

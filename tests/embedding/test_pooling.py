@@ -13,7 +13,8 @@ from dsmi_zoo._util.errors import InputError
 from dsmi_zoo.data_catalog.models.entry import ModelEntry
 from dsmi_zoo.pipeline.networks.layers import forward
 from dsmi_zoo.pipeline.networks.timm import pooling_of, repool
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 ZOO = """model,architecture,checkpoint,model_kwargs,img_size
 backbone,test_vit,backbone.safetensors,"{""num_classes"": 0}",160

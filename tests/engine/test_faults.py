@@ -16,7 +16,8 @@ import pytest
 from conftest import IMAGES_PER_CLASS, SMALL_ZOO, Command
 from processes import Process, free_port, start_command, start_dask, stop
 
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 DSMI_ZOO = str(Path(sys.executable).with_name("dsmi-zoo"))
 TRAP = """

@@ -13,7 +13,8 @@ from conftest import Command
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import array_sha256
 from dsmi_zoo.pipeline.measures.own import load_measure, try_measures
-from dsmi_zoo.pipeline.store.run_folder import embedding_path, read_results, read_run
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run
 
 pytestmark = pytest.mark.long
 

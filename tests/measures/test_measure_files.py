@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsmi_zoo.pipeline.measures.files import read_array, read_labels
-from dsmi_zoo.pipeline.store.run_folder import read_embedding
+from dsmi_zoo.pipeline.store.embedding_file import read_embedding
 
 EMBEDDING = np.random.default_rng(0).normal(size=(8, 3))
 LABELS = np.array(["a", "b"] * 4)

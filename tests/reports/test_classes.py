@@ -14,8 +14,9 @@ from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.hits import pack_hits, wilson_interval
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
 from dsmi_zoo.pipeline.measures.scores.probe import hits
+from dsmi_zoo.pipeline.store.embedding_file import array_bytes, embedding_path
 from dsmi_zoo.pipeline.store.record import EntryRecord, RunRecord
-from dsmi_zoo.pipeline.store.run_folder import array_bytes, embedding_path, rows_frame
+from dsmi_zoo.pipeline.store.run_folder import rows_frame
 from dsmi_zoo.pipeline.store.subset_file import write_subset
 from dsmi_zoo.reports.page import classes as classes_module
 from dsmi_zoo.reports.page.build import write_page

@@ -18,14 +18,10 @@ from dsmi_zoo.jobs.publishing import publish as publishing
 from dsmi_zoo.jobs.publishing import verify as verifying
 from dsmi_zoo.jobs.publishing.publish import publish
 from dsmi_zoo.jobs.publishing.verify import verify
+from dsmi_zoo.pipeline.store.embedding_file import array_bytes, embedding_path
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.release import READY, Release, read_release, read_sums, rows_and_record
-from dsmi_zoo.pipeline.store.run_folder import (
-    array_bytes,
-    embedding_path,
-    write_row,
-    write_run,
-)
+from dsmi_zoo.pipeline.store.run_folder import write_row, write_run
 from dsmi_zoo.pipeline.store.subset_file import write_subset
 
 pytestmark = pytest.mark.long

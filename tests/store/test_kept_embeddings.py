@@ -11,13 +11,9 @@ from run_records import record_of
 import dsmi_zoo
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import array_sha256
+from dsmi_zoo.pipeline.store.embedding_file import array_bytes, embedding_path
 from dsmi_zoo.pipeline.store.record import EntryRecord
-from dsmi_zoo.pipeline.store.run_folder import (
-    array_bytes,
-    embedding_path,
-    write_row,
-    write_run,
-)
+from dsmi_zoo.pipeline.store.run_folder import write_row, write_run
 from dsmi_zoo.pipeline.store.subset_file import write_subset
 
 Z = np.arange(12, dtype=np.float32).reshape(4, 3)

@@ -17,14 +17,8 @@ from dsmi_zoo._util.files import content_hash, link_or_copy
 from dsmi_zoo.jobs.runs.driver_lock import driver_lock
 from dsmi_zoo.jobs.runs.merge import merge
 from dsmi_zoo.pipeline.plan.identity import MEASURES_VERSION, measures_identity
-from dsmi_zoo.pipeline.store.run_folder import (
-    embedding_path,
-    read_results,
-    read_row,
-    read_run,
-    row_path,
-    write_row,
-)
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_row, read_run, row_path, write_row
 
 Part = Callable[..., Path]
 

@@ -16,14 +16,9 @@ from dsmi_zoo.jobs.runs.driver_lock import driver_lock
 from dsmi_zoo.jobs.runs.merge import merge
 from dsmi_zoo.jobs.runs.remeasure import remeasure
 from dsmi_zoo.jobs.runs.state import entry_states, record_unless_lost
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path, read_embedding
 from dsmi_zoo.pipeline.store.record import LostRecord
-from dsmi_zoo.pipeline.store.run_folder import (
-    embedding_path,
-    read_embedding,
-    read_results,
-    read_run,
-    scan_results,
-)
+from dsmi_zoo.pipeline.store.run_folder import read_results, read_run, scan_results
 
 if TYPE_CHECKING:
     from dsmi_zoo.pipeline.engine.workers import Workers

@@ -18,10 +18,9 @@ from run_records import record_of
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.files import array_sha256, sweep_temporary, write_atomically, write_text
 from dsmi_zoo.jobs.runs.state import make_writable
+from dsmi_zoo.pipeline.store.embedding_file import embedding_path, read_embedding
 from dsmi_zoo.pipeline.store.record import EntryRecord
 from dsmi_zoo.pipeline.store.run_folder import (
-    embedding_path,
-    read_embedding,
     read_results,
     row_path,
     scan_results,

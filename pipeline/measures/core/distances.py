@@ -17,7 +17,7 @@ from .arrays import (
     to_host,
 )
 from .checks import UndefinedScore, as_embedding
-from .estimate import EXACT_UP_TO
+from .exact_or_estimated import EXACT_UP_TO
 from .threads import computed_once, in_threads
 
 # Below this share of |a|^2 + |b|^2, the squared distance |a|^2 + |b|^2 - 2ab has a relative error above about 1e-9.

@@ -16,7 +16,7 @@ from dsmi_zoo._util.settings import (
     settings_of,
 )
 
-from .estimate import TOLERANCE, Method, Precision
+from .exact_or_estimated import TOLERANCE, Method, Precision
 
 # Far beyond any network's values; squares, sums and quotients of numbers between them stay within float64.
 MIN_VALUE, MAX_VALUE = 1e-100, 1e100

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..core.arrays import Array, namespace, stacked_rows, to_host
 from ..core.checks import as_classes, as_embedding
 from ..core.context import MeasureContext
-from ..core.estimate import Estimate
+from ..core.exact_or_estimated import Estimate
 from ..core.registry import score
 from ..core.settings import MeasureSettings, checked_settings
 from ..core.threads import computed_once, in_threads

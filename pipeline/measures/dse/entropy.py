@@ -10,7 +10,14 @@ from numpy.typing import ArrayLike
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.distances import as_points, gaussian_kernel, squared_distances
-from ..core.estimate import TOLERANCE, Estimate, Method, Precision, method_for, precision_for
+from ..core.exact_or_estimated import (
+    TOLERANCE,
+    Estimate,
+    Method,
+    Precision,
+    method_for,
+    precision_for,
+)
 from ..core.registry import column, score
 from ..core.settings import checked_settings
 from ..core.threads import computed_once

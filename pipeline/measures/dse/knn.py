@@ -22,7 +22,7 @@ from ..core.arrays import (
 from ..core.checks import UndefinedScore
 from ..core.context import MeasureContext
 from ..core.distances import ALIKE, Points, centred_rows, squared_distances
-from ..core.estimate import Estimate, method_for, precision_for
+from ..core.exact_or_estimated import Estimate, method_for, precision_for
 from ..core.hits import first_rows
 from ..core.registry import score
 from ..core.settings import MeasureSettings

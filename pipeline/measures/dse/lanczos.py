@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.arrays import Array, as_array_like, namespace, to_host
-from ..core.estimate import Estimate, Precision
+from ..core.exact_or_estimated import Estimate, Precision
 from ..core.hits import Z95
 from .operator import HELD_BYTES, DiffusionOperator, Operator
 

@@ -12,7 +12,7 @@ from ..core.arrays import namespace, times_power_of_two
 from ..core.checks import UndefinedScore, as_classes
 from ..core.context import MeasureContext
 from ..core.distances import SQUARES_FIT, Points, as_points, directions, squares_of_directions
-from ..core.estimate import TOLERANCE, Estimate, Method, Precision
+from ..core.exact_or_estimated import TOLERANCE, Estimate, Method, Precision
 from ..core.halves import too_few_images
 from ..core.hits import first_rows
 from ..core.registry import column, score

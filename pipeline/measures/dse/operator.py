@@ -16,7 +16,7 @@ from ..core.arrays import (
     set_diagonal,
 )
 from ..core.distances import centred_rows, distances_between, gaussian_kernel
-from ..core.estimate import Precision
+from ..core.exact_or_estimated import Precision
 from ..core.threads import blas_threads, in_threads
 
 Summed = Callable[[Array, slice, slice], Array]

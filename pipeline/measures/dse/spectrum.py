@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..core.arrays import Array, as_float32, as_float64, is_on_host, namespace, to_host
 from ..core.distances import row_blocks
-from ..core.estimate import Precision
+from ..core.exact_or_estimated import Precision
 from ..core.threads import in_threads, one_blas_thread
 from .banded import banded, sum_of_x_log_x
 

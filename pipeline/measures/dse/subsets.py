@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..core.arrays import Array, as_array_like, is_on_host, namespace, rows_of, to_host
 from ..core.context import MeasureContext
 from ..core.distances import BLOCK_NUMBERS, Points, gaussian_kernel, squared_distances
-from ..core.estimate import Estimate, method_for, precision_for
+from ..core.exact_or_estimated import Estimate, method_for, precision_for
 from ..core.halves import large_classes, rows_of_images
 from ..core.settings import MeasureSettings
 from ..core.threads import blas_threads, computed_once, in_threads
