@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FEWEST = 2  # images per class: a probe is tested on an image that it was not trained on
+MIN_TAKEN = 2  # images per class: a probe is tested on an image that it was not trained on
 FORM = re.compile(r"1/([2-9]|[1-9]\d{1,8})|([2-9]|[1-9]\d{1,8})")
 
 
@@ -14,8 +14,8 @@ class Sample:
     """A sampling rule: one in ``one_in`` images of each class, or ``most`` images of each class; the other is None.
 
     ``1/9`` takes one image in nine, each with the same probability, so that classes keep their frequencies; from a
-    class too small for two such images it takes two, with smaller weights. ``15`` takes 15 images of each class, or all
-    images of a smaller class, with larger weights.
+    class of fewer than 18 images it takes two, with weights below 1. ``15`` takes 15 images of each class, or all
+    images of a smaller class, with larger weights, so that classes count equally.
     """
 
     one_in: int | None = None
@@ -34,7 +34,7 @@ class Sample:
         return f"1/{self.one_in}" if self.one_in is not None else str(self.most)
 
     def sizes(self, class_sizes: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Return the number of images to take from each class, int64 [k], of its ``class_sizes``.
+        """Return for each class the number of its images to take, int64 [k], at most its ``class_sizes``, int64 [k].
 
         References
         ----------
@@ -44,15 +44,16 @@ class Sample:
         if self.one_in is None:
             assert self.most is not None
             return np.minimum(class_sizes, self.most)
-        # Modulo a multiple of one_in, so that a larger sample of the same seed holds a smaller one.
+        # If one sample's one_in divides another's, the starts that one seed gives them agree modulo the smaller one_in,
+        # so the larger sample holds the smaller one.
         start = int(np.random.default_rng(seed).integers(2**62)) % self.one_in
         ends = np.cumsum(class_sizes)
         taken = -(-(ends - start) // self.one_in)
         taken = np.diff(np.maximum(taken, 0), prepend=0)
-        return np.where(self._is_small(class_sizes), np.minimum(class_sizes, FEWEST), taken)
+        return np.where(self._is_small(class_sizes), np.minimum(class_sizes, MIN_TAKEN), taken)
 
     def weights(self, class_sizes: np.ndarray, taken: np.ndarray) -> np.ndarray:
-        """Return the weight of each image of a class, float64 [k], if ``taken`` of its ``class_sizes`` are used.
+        """Return for each class the weight of any of its images, float64 [k], if ``taken`` of ``class_sizes`` are used.
 
         The weighted mean over the images estimates the accuracy on all of them, or the mean of the classes' accuracies.
         """
@@ -62,7 +63,7 @@ class Sample:
 
     def _is_small(self, class_sizes: np.ndarray) -> np.ndarray:
         assert self.one_in is not None
-        return class_sizes < FEWEST * self.one_in
+        return class_sizes < MIN_TAKEN * self.one_in
 
 
 def samples(class_sizes: np.ndarray, *, balanced: bool, shrink: int, fewest: int) -> list[Sample]:
@@ -91,7 +92,7 @@ def samples(class_sizes: np.ndarray, *, balanced: bool, shrink: int, fewest: int
 
 def _most(class_sizes: np.ndarray, images: int) -> int:
     """Return the largest number of images per class for which all classes together have at most ``images``."""
-    low, high = FEWEST, int(class_sizes.max())
+    low, high = MIN_TAKEN, int(class_sizes.max())
     while low < high:
         middle = (low + high + 1) // 2
         if np.minimum(class_sizes, middle).sum() <= images:

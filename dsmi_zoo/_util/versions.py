@@ -24,6 +24,7 @@ def git_commit() -> str | None:
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
+    # Excluding all tags leaves the hash alone.
     options = ["--always", "--abbrev=40", "--exclude=*", "--dirty"]
     command = ["git", "-C", str(folder), "describe", *options]
     try:

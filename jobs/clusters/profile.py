@@ -79,10 +79,12 @@ class Credentials(_Section):
 class Profile(_Section):
     """The resources that one job of workers requests, and the settings of the site.
 
-    ``per_gpu`` processes use each of its ``gpus``; ``workers`` is the number of such jobs. ``interface`` is the network
-    interface by which the nodes reach each other, by default the one that leads from the driver to them; ``prologue``
-    are shell lines that run before a worker or driver starts (modules, proxies); ``directives`` are further ``#SBATCH``
-    lines.
+    ``workers`` is the number of such jobs, each with `processes` worker processes: ``per_gpu`` on each of its ``gpus``.
+    ``interface`` is the network interface by which the nodes reach each other, by default the one that leads from the
+    driver to them; ``prologue`` are shell lines that run before a worker or driver starts (modules, proxies);
+    ``directives`` are further sbatch options; ``scratch`` is the folder for Dask's temporary files; ``python`` is the
+    interpreter of the jobs, by default the current one. ``driver`` holds the resources of the job that ``submit slurm``
+    makes, ``tls`` the credentials for a scheduler that is already running.
     """
 
     partition: str | None = None
@@ -103,7 +105,7 @@ class Profile(_Section):
     tls: Credentials | None = None
 
     def requests(self) -> list[str]:
-        """Return the ``#SBATCH`` lines that only the profile can know: generic resources and directives."""
+        """Return the sbatch options that dask-jobqueue has no argument for: generic resources and directives."""
         gres = self.gres or (f"gpu:{self.gpus}" if self.gpus else None)
         return [*([f"--gres={gres}"] if gres else []), *self.directives]
 
@@ -127,7 +129,7 @@ class Profile(_Section):
 
 
 def walltime_seconds(walltime: str) -> int:
-    """Return the seconds of a walltime as Slurm writes it: ``90``, ``1:30:00``, ``1-12``; 0 means no limit."""
+    """Return the seconds of a walltime in Slurm's form: ``90`` (minutes), ``1:30:00``, ``1-12``; 0 means no limit."""
     days, is_with_days, rest = walltime.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if is_with_days:

@@ -1,4 +1,7 @@
-"""Train one small model by its recipe; its weights are cached, so a machine trains it once."""
+"""Train one small model by its recipe; its weights are cached, so a machine trains it once.
+
+If other weights come out, raise ``TRAINING_VERSION`` in ``plan/identity.py``.
+"""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +39,7 @@ def train_weights(
     Parameters
     ----------
     train, test
-        A view, uint8 [n, h, w, 3], and its labels, int64 [n].
+        A view (cropped and resized images), uint8 [n, h, w, 3], and its labels, int64 [n].
 
     Returns
     -------
@@ -113,8 +116,8 @@ def fit(
 def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
     """Re-estimate batch norm's running statistics as the mean over the batches of these images.
 
-    The moving averages of a training of a hundred steps lag far behind its weights: with them, a network that
-    recognises 99% of the test images recognised only 26%. Weights, mode and random states stay as they are.
+    The moving averages of a training of a hundred steps lag far behind its weights: with them one network got 26% of
+    the test images right; re-estimated, 99%. Weights, mode and random states stay as they are.
 
     Parameters
     ----------
@@ -130,7 +133,7 @@ def estimate_batch_norms(model: torch.nn.Module, images: torch.Tensor) -> None:
     update_bn([images[start::batches] for start in range(batches)], model)
 
 
-class Descent(Protocol):
+class DescentSettings(Protocol):
     """The settings of a recipe for the steps of a training."""
 
     @property
@@ -152,8 +155,8 @@ class Descent(Protocol):
 
 def descend(
     model: torch.nn.Module,
-    recipe: Descent,
-    images: int,
+    recipe: DescentSettings,
+    n_images: int,
     loss_of: Callable[[torch.Tensor], torch.Tensor],
     after_epoch: Callable[[int], object] = lambda epoch: None,
     *,
@@ -165,7 +168,7 @@ def descend(
 
     Parameters
     ----------
-    images
+    n_images
         The number of training images.
     loss_of
         Returns the mean loss, a scalar, of the images with these numbers, int64 [batch].
@@ -182,16 +185,16 @@ def descend(
     optimiser = torch.optim.AdamW(
         trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    rate = None if schedule is None else schedule(optimiser)
+    scheduler = None if schedule is None else schedule(optimiser)
     for epoch in range(recipe.epochs):
         model.train()
-        for batch in torch.randperm(images).split(recipe.batch_size):
+        for batch in torch.randperm(n_images).split(recipe.batch_size):
             optimiser.zero_grad(set_to_none=True)
             for part in batch.split(at_once or len(batch)):
                 (loss_of(part) * (len(part) / len(batch))).backward()
             optimiser.step()
-            if rate is not None:
-                rate.step()
+            if scheduler is not None:
+                scheduler.step()
         after_epoch(epoch + 1)
 
 

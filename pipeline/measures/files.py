@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dsmi_zoo._util.errors import InputError
 from dsmi_zoo._util.tensor_files import format_problem, is_safetensors, load_pytorch
 
-from .core.conversion import as_array, check_columns, shown_name
+from .core.conversion import as_array, as_one_line, check_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +117,7 @@ def _file_and_name(path: str | Path) -> tuple[Path, str | None]:
 @contextmanager
 def _one_line(file: Path) -> Iterator[None]:
     """Turn any error into an InputError of one line that names the file."""
-    shown = shown_name(file, 200)
+    shown = as_one_line(file, 200)
     try:
         yield
     except InputError as error:
@@ -126,7 +126,7 @@ def _one_line(file: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise InputError(f"{shown}: cannot be read: {error.strerror}") from None
-        reason = shown_name(error, 200) or type(error).__name__
+        reason = as_one_line(error, 200) or type(error).__name__
         if isinstance(error, pickle.UnpicklingError) or "pickle" in reason:
             reason = "pickled objects are never read, because that could run code"
         kind = file.suffix.lower()
@@ -230,7 +230,7 @@ def _csv_of_numbers(file: Path) -> "pd.DataFrame":
             return pd.read_csv(file, header=None, **options)
     if is_numbered and first[0] != "":
         log.warning(
-            f"{file}: its first line, {shown_name(','.join(first))}, is taken for names of columns, as pandas writes "
+            f"{file}: its first line, {as_one_line(','.join(first))}, is taken for names of columns, as pandas writes "
             "them; if it is data, put a line of names above it"
         )
     return _without_index(table, first)
@@ -297,7 +297,7 @@ def _chosen(file: Path, name: str | None, names: Iterable[str]) -> str:
 
 
 def _which_of(file: Path, names: Iterable[Any]) -> str:
-    known = [shown_name(name) for name in names]
+    known = [as_one_line(name) for name in names]
     if not known:
         return "it is empty"
     more = f" and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""

@@ -1,4 +1,4 @@
-"""The processes of a sharded network: each must take part in every forward pass, so they agree before one."""
+"""Processes that train one network together, sharded (each must take part in every forward pass) or as copies."""
 
 import json
 import os
@@ -50,9 +50,9 @@ def rank_here() -> int:
 
 
 class Ranks:
-    """All processes of a sharded network, which communicate through the process group's store.
+    """All processes that train one network together, sharded or as copies.
 
-    Unlike a collective operation, a request to the store can have a time limit.
+    They communicate through the process group's store, whose requests, unlike collectives, can have a time limit.
 
     Raises
     ------
@@ -60,16 +60,16 @@ class Ranks:
         When a process makes no monitor within ``PRESENT_WITHIN``.
     """
 
-    def __init__(self, network: str) -> None:
+    def __init__(self, description: str) -> None:
         group_store = dist.distributed_c10d._get_default_store()
         self._store = dist.PrefixStore(f"dsmi-zoo monitor {next(_NUMBERS)}", group_store)
         self.rank, self._world = dist.get_rank(), dist.get_world_size()
-        self._questions = count()
+        self._exchanges = count()
         try:
             self._gathered("", PRESENT_WITHIN)
         except (TimeoutError, RuntimeError):  # RuntimeError if the store itself is lost
             raise InputError(
-                f"the network is {network}: make the monitor on every rank, not on some of the {self._world}"
+                f"the network is {description}: make the monitor on every rank, not on some of the {self._world}"
             ) from None
 
     @classmethod
@@ -86,14 +86,17 @@ class Ranks:
 
     def from_first(self, value: Any) -> Any:
         """Return rank 0's value: a number, a text, or a dict of them."""
-        key = f"value {next(self._questions)}"
+        key = f"value {next(self._exchanges)}"
         if self.rank == 0:
             self._store.set(key, json.dumps(value))
         return json.loads(self._store.get(key))
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """Raise an error of one process on all of them, before the others wait for it."""
+        """Raise InputError on every rank if the body failed on any.
+
+        Waits up to ``AGREED_WITHIN`` for all ranks, so that none enters a forward pass alone.
+        """
         failure, cause = "", None
         try:
             yield
@@ -103,15 +106,15 @@ class Ranks:
         try:
             failures = self._gathered(failure, AGREED_WITHIN)
         except (TimeoutError, RuntimeError):  # RuntimeError if the store itself is lost
-            failures = [failure, "a rank of the sharded network does not answer"]
+            failures = [failure, "a rank does not answer"]
         for first in filter(None, failures):
             raise InputError(first) from (None if isinstance(cause, InputError) else cause)
 
-    def _gathered(self, words: str, limit: float) -> list[str]:
+    def _gathered(self, message: str, limit: float) -> list[str]:
         """Return the message of every rank; TimeoutError if one does not send any."""
-        question = next(self._questions)
-        self._store.set(f"{question} of {self.rank}", f".{words}")  # a store takes no empty value
-        keys = [f"{question} of {rank}" for rank in range(self._world)]
+        exchange = next(self._exchanges)
+        self._store.set(f"{exchange} of {self.rank}", f".{message}")  # a store takes no empty value
+        keys = [f"{exchange} of {rank}" for rank in range(self._world)]
         until = monotonic() + limit
         while not self._store.check(keys):  # `wait` would log warnings about sockets
             if monotonic() > until:

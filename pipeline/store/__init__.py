@@ -1,4 +1,7 @@
-"""The files of a run: ``run.json``, one Parquet file per entry, embeddings, and what a release holds.
+"""The files of a run: ``run.json`` (`record`), rows and embeddings (`run_folder`), subset and clusters (`subset_file`).
+
+Also rows of fine-tuned models (`finetuned`), pairs of models (`pairs`), times (`timed`) and releases (`release`).
+`schema` declares the columns of a row; `kept` reads one model's embedding with its images.
 
 May import `config`, `measures` (names of columns) and `data_catalog`.
 """

@@ -58,16 +58,17 @@ class Mode(_Frozen):
 class TimedRow(_Frozen):
     """The times of one network on one device.
 
-    ``largest_that_fits`` is the batch beyond which memory would run out, None if it never did; ``others_share`` is the
-    share of the cores that other processes used during the timing, ``load`` the load average before it. ``compiled`` is
-    None if it was not requested, or for the reason ``not_compiled``.
+    ``largest_that_fits`` is the largest batch tried that fitted, None if memory did not limit the batches;
+    ``others_share`` is the share of the cores that other processes used during the timing, ``load`` the load average
+    before it. ``compiled`` is None if it was not requested, or if torch could not compile the network; ``not_compiled``
+    then says why.
     """
 
     format: Literal[1] = 1
     model: str
     img_size: Count
     device: str
-    name: str
+    name: str  # of the device
     threads: Annotated[int, Field(ge=1)]
     precision: str
     eager: Mode

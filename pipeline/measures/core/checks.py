@@ -13,11 +13,11 @@ from .arrays import Array, as_float64, is_on_host, namespace, to_host
 from .conversion import (
     NUMBERS,
     as_array,
+    as_one_line,
     check_columns,
     first_non_number,
     is_a,
     plain_tensor,
-    shown_name,
     stays_on_its_device,
 )
 from .settings import MAX_SEED, MAX_VALUE
@@ -147,7 +147,7 @@ def as_images(image_ids: ArrayLike | None, classes: NDArray[np.int64]) -> NDArra
     _, first = np.unique(images, return_index=True)
     differs = classes != classes[first][images]
     if differs.any():
-        image = shown_name(ids[differs.argmax()])
+        image = as_one_line(ids[differs.argmax()])
         raise InputError(
             f"the repeats of image {image} bear different labels; give each image one label or its own id"
         )
@@ -171,7 +171,7 @@ def order_of_appearance(values: NDArray[Any]) -> NDArray[np.int64]:
         )
     except TypeError as error:
         raise InputError(
-            f"labels and ids must be numbers, strings or the like ({shown_name(error)}); convert them"
+            f"labels and ids must be numbers, strings or the like ({as_one_line(error)}); convert them"
         ) from None
 
 

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .arrays import Array
 from .checks import UndefinedScore, as_groups, as_images
-from .conversion import as_array, shown_name
+from .conversion import as_array, as_one_line
 from .decomposition import Decomposition, centred, decomposed, scaled
 from .distances import SQUARES_FIT, Points, as_points, direction_points
 from .halves import random_halves, too_few_images
@@ -85,10 +85,10 @@ class MeasureContext:
         if not len(single):
             return
         row = int(first[class_of_image == single[0]][0])
-        label = shown_name(as_array(self._labels, "labels").reshape(-1)[row])
+        label = as_one_line(as_array(self._labels, "labels").reshape(-1)[row])
         image = f"row {row}"
         if self._image_ids is not None:
-            image = shown_name(as_array(self._image_ids, "image_ids").reshape(-1)[row], 100)
+            image = as_one_line(as_array(self._image_ids, "image_ids").reshape(-1)[row], 100)
         many = f"class {label} has one image ({image})"
         if len(single) > 1:
             many = (

@@ -31,7 +31,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     Parameters
     ----------
     values : array_like
-        A tensor (of any device and format, with a gradient or without), a data frame, a series, an array or lists.
+        A tensor (on any device, dense, with a gradient or without), a data frame, a series, an array or lists.
     name : str
         Name of the values in errors.
 
@@ -46,7 +46,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # foreign code, which may raise anything
-        reason = shown_name(error, most=150) or type(error).__name__
+        reason = as_one_line(error, most=150) or type(error).__name__
         raise InputError(
             f"{name} cannot be read as an array ({reason}); pass a NumPy array"
         ) from None
@@ -56,6 +56,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         )
     if array.ndim == 0 and array.dtype.kind == "O":
         raise InputError(f"{name} is a {type(values).__name__}, not an array; pass a NumPy array")
+    # NumPy keeps a column of vectors as objects; as a list they stack.
     if _holds_vectors(array):
         return as_array(array.tolist(), name)
     return array
@@ -73,16 +74,16 @@ def check_columns(values: Any, name: str) -> None:
     for position, (column, dtype) in enumerate(zip(values.columns, values.dtypes, strict=True)):
         if _kind(dtype) not in NUMBERS:
             raise InputError(
-                f"{name} has a column {shown_name(column)!r} of dtype {shown_name(dtype)}, not real numbers"
+                f"{name} has a column {as_one_line(column)!r} of dtype {as_one_line(dtype)}, not real numbers"
                 f"{first_non_number(values.iloc[:, position])}; drop it, or convert it, for instance to float64"
             )
 
 
 def first_non_number(values: Any) -> str:
-    """Return as text the first entry that is not a number, and its row; "" if all entries are numbers."""
+    """Return a suffix for a message, such as ``: 'x' in row 3``, on the first entry that is not a number, or ""."""
     for row, value in enumerate(values):
         if not _is_number(value):
-            return f": {shown_name(repr(value))} in row {row}"
+            return f": {as_one_line(repr(value))} in row {row}"
     return ""
 
 
@@ -102,8 +103,8 @@ def is_a(values: Any, module: str, *names: str) -> bool:
     return any(isinstance(values, getattr(imported, name, ())) for name in names)
 
 
-def shown_name(value: Any, most: int = 40) -> str:
-    """Return a name of any type as one line for an error message, with at most ``most`` characters."""
+def as_one_line(value: Any, most: int = 40) -> str:
+    """Return a value of any type as one line for an error message, with at most ``most`` characters."""
     return shortened(str(value), most)
 
 
@@ -112,7 +113,7 @@ def _refuse_other_things(values: Any, name: str) -> None:
         shown = "None" if values is None else "text"
         raise InputError(f"{name} is {shown}, not an array; pass a NumPy array")
     if isinstance(values, Mapping):
-        keys = ", ".join(shown_name(key) for key in list(values)[:5])
+        keys = ", ".join(as_one_line(key) for key in list(values)[:5])
         raise InputError(
             f"{name} is a dict, not an array; pass one of its values ({keys or 'it is empty'})"
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .checks import UndefinedScore
 from .context import MeasureContext, NotGiven
-from .conversion import shown_name
+from .conversion import as_one_line
 from .halves import error_over_halves
 from .hits import Z95, percent, wilson_interval
 from .threads import computed_once
@@ -66,7 +66,7 @@ class Computation:
         # From a library, such as NumPy's LinAlgError; the other scores are still computed.
         except (ValueError, ArithmeticError) as error:
             return UndefinedScore(
-                f"its computation failed with {type(error).__name__} ({shown_name(error, 200)})"
+                f"its computation failed with {type(error).__name__} ({as_one_line(error, 200)})"
             )
         if isinstance(value, float) and not isfinite(value):
             return UndefinedScore(f"its value is {value}, which is not finite")

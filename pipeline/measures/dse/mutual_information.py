@@ -54,7 +54,7 @@ def diffusion_spectral_mutual_information(
     seed : int
         Seed of the random subsets. Each class starts again from it; global random states are neither read nor set.
     method, precision, tolerance
-        As for `diffusion_spectral_entropy`, for the entropy of each class and each random subset, by its own size.
+        As for `diffusion_spectral_entropy`, chosen separately for each class and random subset, by its size in points.
 
     Returns
     -------
@@ -107,10 +107,10 @@ def diffusion_spectral_mutual_information_estimate(
 
 
 def _error(context: MeasureContext) -> float:
-    return _error_of(spectral_entropies(context), context)
+    return _error_from(spectral_entropies(context), context)
 
 
-def _error_of(entropies: SpectralEntropies, context: MeasureContext) -> float:
+def _error_from(entropies: SpectralEntropies, context: MeasureContext) -> float:
     """Return the standard error over images; undefined if classes are too small."""
     context.require_halves()
     error = sampling_error(context.classes, context.images, entropies)
@@ -134,7 +134,7 @@ def dsmi_z_x(context: MeasureContext) -> float:
 
 @computed_once
 def _information_without_signal(context: MeasureContext) -> list[float]:
-    """Return the mutual information for each permutation of the labels over images, repeats moving together."""
+    """Return the mutual information for each permutation of the labels; rows of one image keep a common label."""
     settings, images = context.settings, context.images
     generator = np.random.default_rng(settings.seed)
     of_images = context.classes[first_rows(images)]
@@ -161,21 +161,22 @@ def dsmi_z_y_null_sd(context: MeasureContext) -> float:
 def dsmi_z_y_net(context: MeasureContext) -> float:
     """Return the mutual information with the labels minus the mean one with permuted labels.
 
-    Both use the entropies of the same random subsets, which cancel where classes keep their sizes. What remains is the
-    mean entropy of the permuted classes minus that of the classes: ten permutations of all images take the place of
-    five random subsets.
+    Both terms subtract from the entropies of the same random subsets, which cancel if permuting keeps the class sizes.
+    What remains is the mean entropy of the permuted classes minus that of the classes, so the baseline is averaged over
+    ``null_permutations`` labellings, not over ``repetitions`` random subsets.
     """
     return dsmi_z_y(context) - dsmi_z_y_null(context)
 
 
-SHARE = 0.5  # of the root mean square length of a row, or of the median distance
-TIME = 2
+# For `dsmi_z_y_scale_free` and `dsmi_z_y_angular`, whatever the settings.
+SIGMA_SHARE = 0.5  # of the root mean square length of a row, or of the median distance
+DIFFUSION_TIME = 2
 ROUNDING = 1e-14  # of directions, whose length is 1
 
 
 def _scale_free_error(context: MeasureContext) -> float:
-    # Halves of at most 500 rows would give a third of the error for 2,000 rows.
-    return _error_of(_scale_free_entropies(context), context)
+    # The registry's `error_over_halves` cuts halves to 500 rows, which for 2,000 rows understates the error threefold.
+    return _error_from(_scale_free_entropies(context), context)
 
 
 @score("dsmi_z_y_scale_free", task="spectrum", error=_scale_free_error)
@@ -188,7 +189,8 @@ def dsmi_z_y_scale_free(context: MeasureContext) -> float:
 
     References
     ----------
-    Liao et al., arXiv 2312.04823, for DSMI; sigma and t were chosen by ``benchmarks/better_default.py``.
+    Liao et al., arXiv 2312.04823, for DSMI. Sigma and t were chosen on the digits zoo by a script since removed;
+    ``docs/score-study-results.md`` has results on others.
     """
     return _scale_free_entropies(context).information(context.classes).value
 
@@ -202,7 +204,7 @@ def _scale_free_entropies(context: MeasureContext) -> SpectralEntropies:
         points, exponent = Points(values), 0
     sum_of_squares = float(namespace(values).sum(values * values))
     length = float(np.sqrt(sum_of_squares / values.shape[0]))
-    sigma = float(np.ldexp(SHARE * length, exponent)) or 1.0  # for zeros, any sigma will do
+    sigma = float(np.ldexp(SIGMA_SHARE * length, exponent)) or 1.0  # for zeros, any sigma will do
     return _entropies_at(context, points, sigma)
 
 
@@ -212,8 +214,8 @@ def dsmi_z_y_angular(context: MeasureContext) -> float:
 
     Each row minus the mean is scaled to length 1; sigma is half the median distance of two such points, t is 2. Neither
     the embedding's scale nor its offset matters. The choices were made on the digits zoo of seed 0 and on one zoo of
-    photographs; ``docs/score-study.md`` has results on others. Undefined if a row equals the mean, and so has no
-    direction, or if the median distance is 0, that is, most pairs of rows have the same direction.
+    photographs; ``docs/score-study-results.md`` has results on others. Undefined if a row equals the mean, and so has
+    no direction, or if the median distance is 0, that is, most pairs of rows have the same direction.
 
     References
     ----------
@@ -223,15 +225,16 @@ def dsmi_z_y_angular(context: MeasureContext) -> float:
     unit = directions(values, "rows less their mean")
     if points.few and abs(exponent) <= SQUARES_FIT:
         in_units = times_power_of_two(values, exponent)
-        known = Points(unit, lambda: squares_of_directions(points.squares, in_units, unit))
+        on_sphere = Points(unit, lambda: squares_of_directions(points.squares, in_units, unit))
     else:
-        known = Points(unit)
-    median = known.median_distance(context.settings.seed)
+        on_sphere = Points(unit)
+    median = on_sphere.median_distance(context.settings.seed)
     if median <= ROUNDING:
         raise UndefinedScore("the median distance of the directions is 0")
-    return _entropies_at(context, known, SHARE * median).information(context.classes).value
+    entropies = _entropies_at(context, on_sphere, SIGMA_SHARE * median)
+    return entropies.information(context.classes).value
 
 
 def _entropies_at(context: MeasureContext, points: Points, sigma: float) -> SpectralEntropies:
-    settings = context.settings.model_copy(update={"t": float(TIME)})
+    settings = context.settings.model_copy(update={"t": float(DIFFUSION_TIME)})
     return SpectralEntropies(points, sigma, settings)
