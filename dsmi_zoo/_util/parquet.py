@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from .files import write_atomically
 
-# A table may take this much memory whatever the size of its file, or this many bytes per byte of the file.
-ANY_TABLE = 2**30
-MAX_FOR_A_BYTE = 1100
+# A table may take the larger of the two: ANY_TABLE, or MAX_FOR_A_BYTE times the size of its file.
+ANY_TABLE = 2**30  # bytes
+MAX_FOR_A_BYTE = 1100  # a ratio: bytes of memory per byte of the file
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -56,6 +56,7 @@ def _refuse_claims(file: BinaryIO, size: int) -> None:
     if any(pa.types.is_nested(field.type) for field in schema):
         claimed += 8 * _values_of(metadata)
     elif claimed <= most < metadata.num_rows * size * MAX_FOR_A_BYTE:
+        # Texts can exceed the limit only if each row may repeat one that takes up the whole file.
         texts = [field.name for field in schema if not pa.types.is_primitive(field.type)]
         claimed += sum(_bytes_of_texts(file, name) for name in texts)
     if claimed > most:
@@ -65,7 +66,7 @@ def _refuse_claims(file: BinaryIO, size: int) -> None:
 def _values_of(metadata: pq.FileMetaData) -> int:
     """Return the number of values in a file whose rows may hold several per column.
 
-    Only for files with lists: on some damaged files pyarrow ends the process when asked about a column.
+    Call it only for nested columns: it asks pyarrow about each column, which crashes the process on some damaged files.
     """
     total = 0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):

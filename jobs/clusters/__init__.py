@@ -1,4 +1,4 @@
-"""Clusters: each module opens a Dask client and closes what it started; ``jobs.workers`` chooses one.
+"""Clusters: `existing`, `local` and `slurm` open a Dask client and close what they start; ``jobs.workers`` chooses one.
 
-May import `pipeline.config` and `pipeline.engine`.
+`machine`, `profile` and `worker_log` help them. May import `pipeline.config` and `pipeline.engine`.
 """

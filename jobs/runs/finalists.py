@@ -37,7 +37,10 @@ def fine_tune_after(
     confirm_lock: Callable[[], None],
     client: "Client | None" = None,
 ) -> int:
-    """Fine-tune the best models if the settings say so, and return how many failed; an InputError is logged as one."""
+    """Fine-tune the best models if the settings say so, and return how many failed.
+
+    An InputError is logged and counts as one failure.
+    """
     if config.compute.finetune is None:
         return 0
     try:
@@ -120,7 +123,7 @@ def _plan(config: RunConfig, chosen: "Sequence[Finalist]") -> Plan:
     record = read_run(config.folder)
     whole = config.model_copy(update={"models": (), "filters": Filters()})
     plan = plan_of_all(whole, record)
-    record_of_same_run(Plan(config, plan.subset, ()))
+    record_of_same_run(Plan(config, plan.subset, ()))  # raises if the images have changed
     slugs = {entry.row_id: entry.slug for entry in record.entries}
     jobs_by_slug = {job.slug: job for job in plan.jobs}
     jobs = []

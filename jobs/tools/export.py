@@ -20,7 +20,7 @@ SUFFIXES = (".csv", ".parquet", ".tex")
 
 
 def export(out: Path, to: Path, what: What = "rows", display: Display = SILENT) -> int:
-    """Write one flat table of a run or of a published folder, or its figures into the folder ``to``.
+    """Write a run's or published folder's rows or correlations to the file ``to``, or figures into the folder ``to``.
 
     Returns
     -------
@@ -111,5 +111,6 @@ def _export_figures(out: Path, to: Path, display: Display) -> int:
         raise InputError(f"{out} has nothing to draw yet")
     for name, content in files.items():
         _write(to / name, content)
+    # Three formats each.
     log.info(f"{to}: {counted(len(files) // 3, 'figure')} as PDF, SVG and PNG")
     return 0

@@ -1,8 +1,9 @@
 """Attempts at a piece of work, counted in OUT, so that the count survives the processes that the work kills.
 
-Dask retries a task when its worker died; other schedulers count differently or not at all. To apply one rule under all
-of them, a worker that finds two unfinished attempts makes the last one, in a separate process and with nothing else of
-the run on its machine. So no entry fails because another one killed its worker or its machine.
+Dask retries a task when its worker died; other schedulers count differently or not at all. One rule holds under all of
+them: the first two attempts run in the worker; from the third on, each runs in a child process, with nothing else of
+the run on its machine. If that child dies, the entry has failed; if the worker itself vanishes, the next attempt runs
+alone again, up to the ninth. So no entry fails because another one killed its worker or its machine.
 """
 
 import math
@@ -26,8 +27,8 @@ from dsmi_zoo._util.forkserver import Forked, Spawned, child_process
 from dsmi_zoo._util.locks import machine_lock
 from dsmi_zoo._util.text import size_in_words
 
-ATTEMPTS = 3
-LOST_AT_MOST = 9  # attempts that ended unobserved, as when their machine died
+ATTEMPTS = 3  # from this one on, each runs alone in a child process, whose death is final
+LOST_AT_MOST = 9  # attempts whose worker may vanish, as with its machine, before the entry fails
 
 LOOK_EVERY_S = 0.1
 SUSPENDED_FOR_S = 240.0
@@ -39,7 +40,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 class KilledWorker(Exception):
-    """Raised when each attempt ended its worker's process."""
+    """Raised when the child process of an attempt died, or too many workers vanished."""
 
 
 class ChildProcessDied(Exception):
@@ -48,24 +49,27 @@ class ChildProcessDied(Exception):
 
 @dataclass(frozen=True)
 class Attempts:
-    """The attempts at one piece of work; each is a file ``OUT/attempts/<kind>-<slug>.<number>`` until it has ended."""
+    """The attempts at one piece of work.
+
+    Each leaves a file ``OUT/attempts/<kind>-<slug>.<number>`` until its call has returned or raised; a file left over
+    means that its process died.
+    """
 
     out: Path
     kind: str
     slug: str
-    timeout: float | None = None  # seconds that the work may take
+    timeout: float | None = None  # seconds; the work's own clock enforces it
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call ``function(*arguments)`` in this process or, as the last attempt, in a new process.
+        """Call ``function(*arguments)`` in this process or, from the third attempt on, in a new process.
 
         Raises
         ------
         KilledWorker
-            When the call has ended its process each time.
+            When the child process died, or the workers of nine attempts vanished.
         Exception
             What the call raised.
         """
-        # A last attempt holds both locks alone. The gate keeps others from starting while it waits for the work lock.
         gate, work = f"{self.out} gate", f"{self.out} work"
         with _ONE_AT_A_TIME:
             number = self._begin()
@@ -77,7 +81,7 @@ class Attempts:
                     )
                 if number < ATTEMPTS:
                     with machine_lock(gate, shared=True):
-                        pass
+                        pass  # let an attempt that runs alone go first: shared locks would starve it
                     with machine_lock(work, shared=True):
                         return function(*arguments)
                 with machine_lock(gate), machine_lock(work):
@@ -142,8 +146,7 @@ def call_in_child(
     memory
         Bytes; a process that takes 95% of them is killed.
     timeout
-        Seconds that the call may take by its own clock, which stops while its process is suspended: a process that
-        stays suspended that long, or for 4 minutes, is killed.
+        Seconds of suspension, at most 240, after which the process is killed; running time is not limited.
 
     Raises
     ------

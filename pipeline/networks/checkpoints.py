@@ -23,7 +23,7 @@ from dsmi_zoo._util.text import counted, printable, shown
 TIMMS_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """The keys at which timm looks for weights, in its order; without any it takes the whole content."""
 
-TIMM_REPLACES = frozenset({"argparse.Namespace"})  # timm's own loader allows it, too
+TIMM_REPLACES = frozenset({"argparse.Namespace"})  # timm's own loader reads files with it, too
 
 AVERAGES = frozenset({"ema", "swa", "average", "averaged", "teacher", "emamodel", "modelema"})
 """Words in the names of weights averaged over a training; such weights are preferred, as in timm."""
@@ -84,7 +84,7 @@ class Wanted:
 
     @cached_property
     def same(self) -> dict[str, list[str]]:
-        """All names of each name's tensor: a shared tensor has several."""
+        """The aliases of each name: all names of the same tensor; tied weights have several."""
         places: dict[Any, list[str]] = {}
         names = {}
         for name, value in self.state.items():
@@ -139,10 +139,11 @@ class Fit:
         return {self.leaves[self.prefix + name].container for name in self.found}
 
     def others(self, fits: Sequence["Fit"]) -> list[str]:
-        """Return the names of tensors in the same dicts that belong neither to this fit nor to another of ``fits``."""
+        """Return the names in its dicts that are in no fit, in no branch with another fit, and not the network's."""
         taken = {id(value) for fit in fits for value in fit.found.values()}
         start = len(self.prefix)
         inner = [fit.prefix[start:] for fit in fits if fit.prefix.startswith(self.prefix)]
+        # The modules under this prefix that lead to another fit, such as ``teacher.``.
         branches = tuple(f"{self.prefix}{rest.partition('.')[0]}." for rest in inner if rest)
         return [
             name
@@ -154,13 +155,13 @@ class Fit:
         ]
 
     def unexpected(self, fits: Sequence["Fit"] = ()) -> list[str]:
-        """Return the others under the same prefix, without it: another architecture may need them."""
+        """Return, without this prefix, the names of `others` under it: another architecture may need them."""
         names = self.others(fits)
         start = len(self.prefix)
         return [name[start:] for name in names if name.startswith(self.prefix)]
 
     def _is_known(self, name: str, value: Any) -> bool:
-        """Return whether a tensor is the network's, or one that it counts or computes itself."""
+        """Return whether this is a name of the state dict, a batch counter, or an unsaved buffer of the same value."""
         if name in self.wanted.state or name.rpartition(".")[2] == NOT_NEEDED:
             return True
         computed = self.wanted.buffers.get(name)
@@ -200,7 +201,7 @@ def load_file(model: torch.nn.Module, weights: Path, key: str | None = None) -> 
     try:
         file = read_tensors(weights)
         return _load(model, file, weights, key)
-    except InputError as error:
+    except InputError as error:  # whose text is a predicate, such as "holds no tensors"
         raise InputError(f"{weights} cannot be loaded: it {error}") from error.__cause__
 
 
@@ -237,6 +238,7 @@ def _load(model: torch.nn.Module, file: TensorFile, weights: Path, key: str | No
     ]
     readings = "; ".join(filter(None, sentences))
     is_named_so = file.is_safetensors == (weights.suffix == ".safetensors")
+    # The choice has the same object `leaves` if no wrapper was removed from its names.
     is_plain = choice.leaves is leaves and is_named_so and file.replaced <= TIMM_REPLACES
     by_timm = is_plain and not beside and choice.is_complete and _is_timms_place(choice)
     return Loaded(readings, by_timm)
@@ -284,7 +286,7 @@ def _without_wrappers(leaves: Leaves, wanted: Wanted) -> dict[str, Leaf]:
 
 
 def _candidates(wanted: Wanted, leaves: dict[str, Leaf], key: str | None) -> list[Fit]:
-    """Return the tensors under each prefix of one of the network's names, the most complete set first.
+    """Return a fit for each prefix that, put before the network's names, gives names in the file; most complete first.
 
     An optimiser's state counts as weights only if a key is given.
     """
@@ -310,7 +312,7 @@ def _under_prefixes(wanted: Wanted, leaves: Leaves, key: str | None) -> Iterator
                 counts[prefix] += 1
     most = max(counts.values(), default=0)
     for prefix, count in counts.items():
-        if 2 * count >= most:  # others cannot be the whole network
+        if 2 * count >= most:  # with fewer than half of the most, it is not the whole network
             yield Fit(wanted, prefix, leaves)
 
 
@@ -343,6 +345,7 @@ def _under_key(fits: Sequence[Fit], key: str) -> list[Fit]:
 
 
 def _preference(fit: Fit) -> tuple[bool, bool, int, int]:
+    """Return a sort key: timm's own place first, then averages, then timm's order of keys, then the file's order."""
     first = fit.prefix.partition(".")[0]
     rank = TIMMS_KEYS.index(first) if first in TIMMS_KEYS else len(TIMMS_KEYS)
     first_name = fit.prefix + next(iter(fit.found))
@@ -539,7 +542,7 @@ def _refuse_quantized(name: str, value: Any, wanted: Wanted) -> None:
 
 
 def _refuse_infinite(name: str, value: Any, wanted: Wanted) -> None:
-    """Refuse trained weights of a diverged training, or beyond the range of float16; masks may be infinite."""
+    """Refuse NaN or infinite parameters (diverged, or overflowed as float16); buffers such as masks may be infinite."""
     is_trained = _is_plain(wanted.state[name]) and name not in wanted.buffers
     if not is_trained or value.is_meta or bool(torch.isfinite(value).all()):
         return

@@ -26,10 +26,11 @@ Numbers = NDArray[np.int64]
 def hits(context: MeasureContext) -> NDArray[np.bool_]:
     """Return whether a logistic regression that has not seen an image classifies it correctly, bool [images].
 
-    Each of five folds is predicted by a regression on the others: features are standardised on these, there is an
-    intercept, and the penalty on squared weights has the most correct rows over two folds of these, the stronger of
-    equal ones. Folds hold whole images, in equal shares of each class, drawn by the seed. An image is classified
-    correctly if most of its repeats are. Undefined if a class has fewer than three images.
+    Each of five folds is predicted by a regression on the others, with features standardised on these and an intercept.
+    The penalty on squared weights is the one of CHOICES that classifies most rows correctly in a two-fold
+    cross-validation within the training folds; ties go to the stronger penalty. Folds hold whole images, in equal
+    shares of each class, drawn by the seed. An image is classified correctly if most of its repeats are. Undefined if
+    a class has fewer than three images.
 
     References
     ----------
@@ -50,17 +51,18 @@ def hits(context: MeasureContext) -> NDArray[np.bool_]:
         right = dict.fromkeys(CHOICES, 0)
         inner = np.unique(images[train])
         for fit, held in _folds(images, of_image, inner, INNER_FOLDS, generator):
-            for strength, guess in _predictions(values, classes, fit, held, CHOICES):
-                right[strength] += int((guess == classes[held]).sum())
-        best = max(CHOICES, key=lambda strength: (right[strength], -strength))
+            for c, guess in _predictions(values, classes, fit, held, CHOICES):
+                right[c] += int((guess == classes[held]).sum())
+        # Of equal ones the smaller C, the stronger penalty.
+        best = max(CHOICES, key=lambda c: (right[c], -c))
         ((_, predicted[test]),) = _predictions(values, classes, train, test, (best,))
     return most_repeats(predicted == classes, images)
 
 
 def _folds(
-    images: Numbers, of_image: Numbers, some: Numbers, count: int, generator: np.random.Generator
+    images: Numbers, of_image: Numbers, chosen: Numbers, count: int, generator: np.random.Generator
 ) -> Iterator[tuple[Numbers, Numbers]]:
-    """Yield the rows to fit and those to predict, int64, for each part of some images.
+    """Yield the rows to fit and those to predict, int64, for each part of the chosen images.
 
     Parameters
     ----------
@@ -68,14 +70,14 @@ def _folds(
         The image of each row.
     of_image : int64 [images]
         The class of each image.
-    some : int64 [m]
+    chosen : int64 [m]
         The images to divide.
     count : int
         Number of parts.
     generator
         Draws the order of the images within a class.
     """
-    shuffled = generator.permutation(some)
+    shuffled = generator.permutation(chosen)
     by_class = shuffled[np.argsort(of_image[shuffled], kind="stable")]
     part = np.full(len(of_image), -1)
     part[by_class] = np.arange(len(by_class)) % count  # equally many of each class and of all
@@ -88,7 +90,7 @@ def _folds(
 
 
 def _predictions(
-    values: Array, classes: Numbers, fit: Numbers, held: Numbers, strengths: tuple[float, ...]
+    values: Array, classes: Numbers, fit: Numbers, held: Numbers, cs: tuple[float, ...]
 ) -> Iterator[tuple[float, Numbers]]:
     """Yield each C and the classes that a regression with it on the rows ``fit`` predicts for the rows ``held``."""
     # Imported here: they take a second.
@@ -100,9 +102,10 @@ def _predictions(
     if known.shape[0] < known.shape[1]:  # the weights lie in the span of the rows
         basis, _ = np.linalg.qr(known.T)
         known, asked = known @ basis, asked @ basis
-    # Classes of few images are no sign of a regression. Not `catch_warnings`, because other threads may undo it.
+    # scikit-learn takes many classes of few images for a regression's target, and warns; `catch_warnings` would not do,
+    # because other threads may undo it.
     warnings.filterwarnings("ignore", "The number of unique classes is greater", UserWarning)
     model = LogisticRegression(tol=TOLERANCE, max_iter=STEPS, warm_start=True)
-    for strength in strengths:
-        model.set_params(C=strength).fit(known, classes[fit])
-        yield strength, model.predict(asked)
+    for c in cs:
+        model.set_params(C=c).fit(known, classes[fit])
+        yield c, model.predict(asked)

@@ -1,4 +1,4 @@
-"""NESum: the covariance's eigenvalues in units of the largest."""
+"""NESum: the sum of the covariance's eigenvalues in units of the largest."""
 
 from ..core.arrays import namespace
 from ..core.context import MeasureContext
@@ -9,7 +9,8 @@ from ..core.registry import score
 def nesum(context: MeasureContext) -> float:
     """Return the normalised eigenvalue sum of the covariance, sum l_i / l_1 with the largest eigenvalue l_1.
 
-    1 (all variance in one direction) to min(n - 1, d) (the same in each); undefined for a constant embedding.
+    From 1 (all variance in one direction) to min(n - 1, d) (equal variance in every direction);
+    undefined for a constant embedding.
 
     References
     ----------
@@ -17,5 +18,6 @@ def nesum(context: MeasureContext) -> float:
     """
     decomposition = context.decomposition
     decomposition.require_variance()
+    # Ascending squared singular values, proportional to the eigenvalues.
     squares = decomposition.squares
     return float(namespace(squares).sum(squares) / squares[-1])
