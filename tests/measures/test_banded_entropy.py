@@ -57,7 +57,7 @@ def test_a_band_is_the_same_to_the_last_bit_from_one_thread_and_from_several(kin
 
 
 @pytest.mark.parametrize("n", [1400, 2200])  # classes by all eigenvalues, and by a band
-def test_dsmi_of_two_classes_is_the_same_to_the_last_bit_from_one_thread_and_from_two(
+def test_dsmi_of_two_classes_is_the_same_from_one_thread_and_from_two(
     n: int,
 ) -> None:
     labels = np.arange(n) % 2

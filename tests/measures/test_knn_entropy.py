@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dsmi_zoo.pipeline.measures import measure
 from dsmi_zoo.pipeline.measures.core import distances as distances_module
-from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
+from dsmi_zoo.pipeline.measures.core import exact_or_estimated as estimate_module
 from dsmi_zoo.pipeline.measures.dse.knn import (
     KnnOperator,
     different_neighbours,

@@ -18,7 +18,7 @@ from dsmi_zoo.pipeline.measures import (
     measure,
 )
 from dsmi_zoo.pipeline.measures.core import distances
-from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
+from dsmi_zoo.pipeline.measures.core import exact_or_estimated as estimate_module
 from dsmi_zoo.pipeline.measures.core.distances import gaussian_kernel, squared_distances
 from dsmi_zoo.pipeline.measures.dse.lanczos import spectral_entropy_by_lanczos
 from dsmi_zoo.pipeline.measures.dse.operator import DiffusionOperator

@@ -14,7 +14,7 @@ from dsmi_zoo.pipeline.measures import diffusion_spectral_entropy, measure
 from dsmi_zoo.pipeline.measures.catalog import ROW_MEASURES
 from dsmi_zoo.pipeline.measures.core import conversion
 from dsmi_zoo.pipeline.measures.core import distances as distances_module
-from dsmi_zoo.pipeline.measures.core import estimate as estimate_module
+from dsmi_zoo.pipeline.measures.core import exact_or_estimated as estimate_module
 from dsmi_zoo.pipeline.measures.core.context import MeasureContext
 from dsmi_zoo.pipeline.measures.core.distances import Points, as_points
 from dsmi_zoo.pipeline.measures.core.settings import MeasureSettings
