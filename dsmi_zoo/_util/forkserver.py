@@ -17,6 +17,7 @@ from multiprocessing import (
     popen_spawn_posix,
     process,
     reduction,
+    resource_tracker,
     spawn,
     util,
 )
@@ -315,6 +316,7 @@ def sigint_blocked() -> Iterator[None]:
     A terminal sends Ctrl-C to all processes of a command, but only the driver must handle it. In the main thread a
     SIGTERM, which ends the children, is postponed until they have started.
     """
+    resource_tracker.ensure_running()  # which unblocks SIGINT when it starts
     postponed: list[int] = []
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:  # no other thread may set a handler

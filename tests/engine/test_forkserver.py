@@ -310,6 +310,22 @@ time.sleep(600)
     wait_for_end(int(began.read_text()))
 
 
+def test_ctrl_c_in_a_terminal_reaches_neither_the_server_nor_what_it_forks() -> None:
+    # In a new process, because the first start of multiprocessing's resource tracker unblocks SIGINT.
+    code = """
+import signal
+from dsmi_zoo._util import forkserver
+from dsmi_zoo.pipeline.engine.attempts import call_in_child
+assert forkserver.start(("json",))
+print(signal.SIGINT in call_in_child(signal.pthread_sigmask, signal.SIG_BLOCK, ()))
+print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=WITHIN_S, check=True
+    )
+    assert done.stdout.split() == ["True", "False"]
+
+
 UNFIT = {
     "a thread": "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
     "an error": "raise RuntimeError('not here')",

@@ -364,9 +364,14 @@ def test_an_interrupt_in_the_first_seconds_ends_it_in_one_line_and_leaves_no_pro
     for number, after_s in enumerate((0.3, 0.9, 1.5, 2.1, 3.0, 4.0)):
         mark = {"DSMI_ZOO_TEST": f"{tmp_path}-{number}", "DSMI_ZOO_CACHE": str(cache)}
         command = [program, "run", "--out", str(tmp_path / f"{number}"), "--workers", "1"]
-        with subprocess.Popen(command, env=os.environ | mark, text=True, **pipes) as driver:
+        with subprocess.Popen(
+            command, env=os.environ | mark, text=True, start_new_session=True, **pipes
+        ) as driver:
             time.sleep(after_s)
-            driver.send_signal((signal.SIGINT, signal.SIGTERM)[number % 2])
+            if number % 2:
+                driver.terminate()
+            else:
+                os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
             _, errors = driver.communicate(timeout=60)
         assert driver.returncode in (130, -signal.SIGINT, -signal.SIGTERM), (
             after_s,
