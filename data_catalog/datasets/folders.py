@@ -255,7 +255,7 @@ def images_by_folder(
     if empty:
         some = ", ".join(empty[:5]) + (" ..." if len(empty) > 5 else "")
         raise InputError(
-            f"{root}: {len(empty)} of {len(folders)} class folders hold no image: {some}"
+            f"{root}: {len(empty)} of {len(folders)} class folders hold no image: {some}; fill or remove them"
         )
     parent = folders[0].parent
     beside = files_below(parent, root, skip={folder.name for folder in folders})

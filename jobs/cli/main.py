@@ -93,7 +93,7 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "dsmi-zoo"
-        _exit_with(f"{one_line(_message(error)).rstrip('.')}; see: {command} --help")
+        _exit_with(f"{one_line(_message(error)).rstrip('.')}{_usage(error)}; see: {command} --help")
     except (InputError, OSError) as error:
         _exit_with(one_line(str(error)))
     except (KeyboardInterrupt, click.Abort):
@@ -117,6 +117,17 @@ def _message(error: click.ClickException) -> str:
     if isinstance(error, click.BadParameter) and isinstance(option, click.Option) and error.message:
         return f"{option.opts[0]}: {error.message}"
     return error.format_message()
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return the order of a command's arguments if an option is unknown, for it may be one of them."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return ""
+    usage = error.ctx.command.collect_usage_pieces(error.ctx)
+    places = [piece for piece in usage if piece and piece != "[OPTIONS]"]
+    if error.option_name in ("-v", "--verbose"):
+        return f"; {error.option_name} comes before the command"
+    return f"; usage: {error.ctx.command_path} {' '.join(usage)}" if places else ""
 
 
 def _exit_with(line: str) -> None:

@@ -61,7 +61,8 @@ MEASURES: tuple[Measure, ...] = (
     Measure("dsmi_z_x", "DSMI(Z;X)", "bits",
             "Diffusion spectral mutual information of embedding and clusters of the inputs.", needs="input_clusters"),
     Measure("cse_z", "CSE(Z)", "bits", "Classic (binned) Shannon entropy of the embedding.", needs="embedding"),
-    Measure("csmi_z_y", "CSMI(Z;Y)", "bits", "Classic Shannon mutual information of embedding and labels."),
+    Measure("csmi_z_y", "CSMI(Z;Y)", "bits", "Classic Shannon mutual information of embedding and labels; "
+            "a class is binned by its own range, so it can be negative."),
     Measure("csmi_z_x", "CSMI(Z;X)", "bits",
             "Classic Shannon mutual information of embedding and clusters of the inputs.", needs="input_clusters"),
 )  # fmt: skip

@@ -100,11 +100,15 @@ def read_release(folder: Path) -> Release:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         problem = f"{where}: {shortened(rule_of(first), 200)}"
-        raise InputError(f"{path}: {problem}; publish the run again") from None
+        raise InputError(
+            f"{path}: {problem}; download it again, or publish the run again"
+        ) from None
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: cannot be read ({shortened(str(error))}); publish the run again")
+    return InputError(
+        f"{path}: cannot be read ({shortened(str(error))}); download it again, or publish the run again"
+    )
 
 
 def write_release(folder: Path, release: Release) -> None:

@@ -75,7 +75,8 @@ def check_columns(values: Any, name: str) -> None:
         if _kind(dtype) not in NUMBERS:
             raise InputError(
                 f"{name} has a column {as_one_line(column)!r} of dtype {as_one_line(dtype)}, not real numbers"
-                f"{first_non_number(values.iloc[:, position])}; drop it, or convert it, for instance to float64"
+                f"{first_non_number(values.iloc[:, position])}; drop it, or convert it to numbers; "
+                "if it holds the classes, pass it as the labels (FILE:COLUMN on the command line)"
             )
 
 
