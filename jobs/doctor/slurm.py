@@ -344,7 +344,7 @@ def _reach(address: tuple[str, int]) -> str:
 
 
 def try_route(own: str, address: tuple[str, int], token: str) -> tuple[str, str]:
-    """Connect from the address ``own`` to the machine that is `listening_port` at ``address``.
+    """Connect from the address ``own`` to the machine that listens at ``address``.
 
     Returns
     -------

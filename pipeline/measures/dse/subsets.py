@@ -173,10 +173,9 @@ class SpectralEntropies(SubsetEntropies):
         small = [number for number, size in enumerate(sizes) if size <= SMALL]
         stacks = of_equal_size([subsets[number] for number in small])
         parts = [[small[place] for place in stack] for stack in stacks]
-        is_on_device = not is_on_host(
-            self.points.values
-        )  # which works through its tasks in sequence
-        most = SMALL if is_on_device else math.isqrt(AT_ONCE_NUMBERS // blas_threads())
+        # A device works through its tasks in sequence.
+        on_host = is_on_host(self.points.values)
+        most = math.isqrt(AT_ONCE_NUMBERS // blas_threads()) if on_host else SMALL
         parts += [[number] for number, size in enumerate(sizes) if SMALL < size <= most]
         in_threads(solve, sorted(parts, key=lambda part: -sizes[part[0]]))
         for number, size in enumerate(sizes):
