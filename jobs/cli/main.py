@@ -99,7 +99,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         if sys.stderr.isatty():
             print(file=sys.stderr)  # after the terminal's ^C
-        print_error("stopped; finished rows are kept, and the same command goes on from here")
+        print_error("stopped; what is finished is kept, and the same command goes on from here")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(130)  # as above: workers and locks are closed, and thread pools may wait for ever

@@ -349,7 +349,7 @@ def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(
     assert driver.returncode == 130
     assert "Traceback" not in errors
     assert errors.strip().endswith(
-        "dsmi-zoo: stopped; finished rows are kept, and the same command goes on from here"
+        "dsmi-zoo: stopped; what is finished is kept, and the same command goes on from here"
     )
     assert workers
     assert not psutil.wait_procs(workers, timeout=30)[1]
