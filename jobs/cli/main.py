@@ -123,11 +123,12 @@ def _usage(error: click.ClickException) -> str:
     """Return the order of a command's arguments if an option is unknown, for it may be one of them."""
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return ""
-    usage = error.ctx.command.collect_usage_pieces(error.ctx)
-    places = [piece for piece in usage if piece and piece != "[OPTIONS]"]
     if error.option_name in ("-v", "--verbose"):
         return f"; {error.option_name} comes before the command"
-    return f"; usage: {error.ctx.command_path} {' '.join(usage)}" if places else ""
+    command = error.ctx.command
+    if not any(isinstance(parameter, click.Argument) for parameter in command.params):
+        return ""
+    return f"; usage: {error.ctx.command_path} {' '.join(command.collect_usage_pieces(error.ctx))}"
 
 
 def _exit_with(line: str) -> None:

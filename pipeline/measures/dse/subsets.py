@@ -164,23 +164,22 @@ class SpectralEntropies(SubsetEntropies):
 
         def solve(numbers: list[int]) -> None:
             if sizes[numbers[0]] > SMALL:
-                entropies[numbers[0]] = self._entropy(self._kernels(subsets[numbers[0]]))
+                for number in numbers:
+                    entropies[number] = self._entropy(self._kernels(subsets[number]))
                 return
             stack = self._kernels(np.stack([subsets[number] for number in numbers]))
             normalise(stack)
             entropies[numbers] = to_host(spectrum_entropy(eigenvalues(stack), t))
 
-        small = [number for number, size in enumerate(sizes) if size <= SMALL]
-        stacks = of_equal_size([subsets[number] for number in small])
-        parts = [[small[place] for place in stack] for stack in stacks]
         # A device works through its tasks in sequence.
-        on_host = is_on_host(self.points.values)
-        most = math.isqrt(AT_ONCE_NUMBERS // blas_threads()) if on_host else SMALL
-        parts += [[number] for number, size in enumerate(sizes) if SMALL < size <= most]
-        in_threads(solve, sorted(parts, key=lambda part: -sizes[part[0]]))
-        for number, size in enumerate(sizes):
-            if size > max(SMALL, most):
-                solve([number])
+        most = SMALL
+        if is_on_host(self.points.values):
+            most = max(SMALL, math.isqrt(AT_ONCE_NUMBERS // blas_threads()))
+        parts = list(of_equal_size(subsets))[::-1]  # the largest first
+        in_threads(solve, [part for part in parts if sizes[part[0]] <= most])
+        for part in parts:
+            if sizes[part[0]] > most:
+                solve(part)
         values: list[float] = entropies.tolist()
         return values
 
